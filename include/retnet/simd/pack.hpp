@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+// Pack<T>: as many T as one vector register of the target holds, by the compiler's vector types, so
+// that one source serves SSE2, AVX2, AVX-512 and NEON. Width 1 is plain C++ and serves any scalar.
+#pragma once
+
+#include <cstring>
+
+#include "retnet/core/scalar.hpp"
+
+namespace retnet::inline RETNET_ABI::simd {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+inline constexpr int kRegisters = 32;
+#elif defined(__AVX2__) && defined(__FMA__)
+inline constexpr int kVectorBytes = 32;
+inline constexpr int kRegisters = 16;
+#elif defined(__aarch64__)
+inline constexpr int kVectorBytes = 16;
+inline constexpr int kRegisters = 32;
+#else
+inline constexpr int kVectorBytes = 16;
+inline constexpr int kRegisters = 16;
+#endif
+
+/// Lanes of T in one register; 1 for scalars without vector kernels.
+template <class T>
+inline constexpr int kLanes = 1;
+template <>
+inline constexpr int kLanes<float> = kVectorBytes / 4;
+template <>
+inline constexpr int kLanes<double> = kVectorBytes / 8;
+
+/// N times T in one vector. A typedef inside a function template would lose the attribute (g++ 12).
+template <class T, int N>
+struct VectorOf {
+  typedef T Type __attribute__((vector_size(sizeof(T) * N)));
+};
+
+template <class T, int N = kLanes<T>>
+struct Pack {
+  using Vector = typename VectorOf<T, N>::Type;
+  Vector v;
+
+  static constexpr int size = N;
+  static Pack load(const T* p) {
+    Pack x;
+    std::memcpy(&x.v, p, sizeof(x.v));
+    return x;
+  }
+  static Pack broadcast(T s) { return {s - Vector{}}; }  // s - 0 keeps the sign of zero
+  static Pack zero() { return {Vector{}}; }
+  void store(T* p) const { std::memcpy(p, &v, sizeof(v)); }
+  T operator[](int i) const { return v[i]; }
+
+  friend Pack operator+(Pack a, Pack b) { return {a.v + b.v}; }
+  friend Pack operator-(Pack a, Pack b) { return {a.v - b.v}; }
+  friend Pack operator*(Pack a, Pack b) { return {a.v * b.v}; }
+  friend Pack operator/(Pack a, Pack b) { return {a.v / b.v}; }
+  /// a*b + c; one instruction where the target has it (the compiler contracts it).
+  friend Pack fma(Pack a, Pack b, Pack c) { return {a.v * b.v + c.v}; }
+  friend Pack min(Pack a, Pack b) { return {a.v < b.v ? a.v : b.v}; }
+  friend Pack max(Pack a, Pack b) { return {a.v > b.v ? a.v : b.v}; }
+  /// Adds the lanes in pairs: the order is fixed by the width alone.
+  friend T sum(Pack a) {
+    T lanes[N];
+    a.store(lanes);
+    for (int n = N / 2; n > 0; n /= 2)
+      for (int i = 0; i < n; ++i) lanes[i] += lanes[i + n];
+    return lanes[0];
+  }
+};
+
+template <class T>
+struct Pack<T, 1> {
+  T v;
+
+  static constexpr int size = 1;
+  static Pack load(const T* p) { return {*p}; }
+  static Pack broadcast(T s) { return {s}; }
+  static Pack zero() { return {T(0)}; }
+  void store(T* p) const { *p = v; }
+  T operator[](int) const { return v; }
+
+  friend Pack operator+(Pack a, Pack b) { return {T(a.v + b.v)}; }
+  friend Pack operator-(Pack a, Pack b) { return {T(a.v - b.v)}; }
+  friend Pack operator*(Pack a, Pack b) { return {T(a.v * b.v)}; }
+  friend Pack operator/(Pack a, Pack b) { return {T(a.v / b.v)}; }
+  friend Pack fma(Pack a, Pack b, Pack c) { return {T(a.v * b.v + c.v)}; }
+  friend Pack min(Pack a, Pack b) { return {a.v < b.v ? a.v : b.v}; }
+  friend Pack max(Pack a, Pack b) { return {b.v < a.v ? a.v : b.v}; }
+  friend T sum(Pack a) { return a.v; }
+};
+
+/// Loads N stored numbers widened to T.
+template <class T, int N, class From>
+inline Pack<T, N> load_as(const From* p) {
+  if constexpr (std::same_as<T, From>) {
+    return Pack<T, N>::load(p);
+  } else if constexpr (std::same_as<From, bfloat16> && std::same_as<T, float> && N > 1) {
+    using Word = typename VectorOf<std::uint32_t, N>::Type;
+    typename VectorOf<std::uint16_t, N>::Type bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    const Word wide = __builtin_convertvector(bits, Word) << 16;
+    Pack<T, N> x;
+    std::memcpy(&x.v, &wide, sizeof(wide));
+    return x;
+  } else {
+    T lanes[N];
+    for (int i = 0; i < N; ++i) lanes[i] = scalar_cast<T>(p[i]);
+    return Pack<T, N>::load(lanes);
+  }
+}
+
+}  // namespace retnet::inline RETNET_ABI::simd
