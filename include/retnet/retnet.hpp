@@ -7,3 +7,6 @@
 #include "retnet/layers/multi_scale_retention.hpp" // IWYU pragma: export
 #include "retnet/layers/retnet_block.hpp"          // IWYU pragma: export
 #include "retnet/model/retnet_model.hpp"           // IWYU pragma: export
+#include "retnet/model/session.hpp"                // IWYU pragma: export
+#include "retnet/train/schedule.hpp"               // IWYU pragma: export
+#include "retnet/train/trainer.hpp"                // IWYU pragma: export

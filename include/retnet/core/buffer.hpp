@@ -23,7 +23,7 @@ void poison([[maybe_unused]] T* data, [[maybe_unused]] Index size) {
 #ifdef RETNET_POISON_MEMORY
   if constexpr (std::is_floating_point_v<T>) {
     std::fill_n(data, size, std::numeric_limits<T>::quiet_NaN());
-  } else {
+  } else if (size > 0) {
     std::memset(static_cast<void*>(data), 0xFF, static_cast<std::size_t>(size) * sizeof(T));
   }
 #endif

@@ -25,14 +25,17 @@ concept StorageOnly = std::same_as<std::remove_const_t<T>, bfloat16> ||
 template <class T>
 concept Vectorized = std::same_as<T, float> || std::same_as<T, double>;
 
-/// A scalar that layers can compute in: trivially copyable, made from a double, closed under + - * /.
+/// A scalar that layers can compute in: trivially copyable, made from a double, closed under + - * /, with
+/// < and == on values, and exp, sqrt, erf, log found beside it where a config asks for them.
 template <class T>
 concept ComputeScalar = std::is_trivially_copyable_v<T> && !StorageOnly<T> &&
                         std::constructible_from<T, double> && requires(T a, T b) {
                           { a + b } -> std::convertible_to<T>;
+                          { a - b } -> std::convertible_to<T>;
                           { a* b } -> std::convertible_to<T>;
                           { a / b } -> std::convertible_to<T>;
                           { a < b } -> std::convertible_to<bool>;
+                          { a == b } -> std::convertible_to<bool>;
                         };
 
 /// Widens a stored number (bfloat16 weight, float, ...) to the computing scalar.

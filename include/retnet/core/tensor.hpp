@@ -17,9 +17,13 @@ using Tensor3 = Eigen::Tensor<Scalar, 3, Eigen::RowMajor>;
 template <class Scalar, int Rank>
 Eigen::Tensor<Scalar, Rank, Eigen::RowMajor> to_row_major(
     const Eigen::Tensor<Scalar, Rank, Eigen::ColMajor>& x) {
-  Eigen::array<int, Rank> reversed;
-  for (int i = 0; i < Rank; ++i) reversed[static_cast<std::size_t>(i)] = Rank - 1 - i;
-  return x.swap_layout().shuffle(reversed);  // swap_layout reverses the order of dimensions
+  Eigen::Tensor<Scalar, Rank, Eigen::RowMajor> y(x.dimensions());
+  Eigen::array<Eigen::Index, Rank> at{};  // counts up with the last index fastest
+  for (Eigen::Index i = 0; i < y.size(); ++i) {
+    y.data()[i] = x(at);
+    for (std::size_t d = Rank; d-- > 0 && ++at[d] == x.dimension(static_cast<int>(d));) at[d] = 0;
+  }
+  return y;
 }
 
 }  // namespace retnet::inline RETNET_ABI

@@ -32,6 +32,7 @@ concept RowMajorMatrix = requires(X& x) {
   { x.data() };
   { x.rows() } -> std::convertible_to<Index>;
   { x.outerStride() } -> std::convertible_to<Index>;
+  { x.innerStride() } -> std::convertible_to<Index>;
   requires bool(X::IsRowMajor) || int(X::ColsAtCompileTime) == 1;
 };
 
@@ -74,9 +75,12 @@ class View {
             detail::GivesPointerTo<std::remove_reference_t<X>, S> &&
             (std::is_const_v<S> || std::is_lvalue_reference_v<X>)
   View(X&& x) : data_(x.data()) {  // NOLINT(google-explicit-constructor)
-    RETNET_CHECK(x.rows() <= 1 || x.outerStride() == x.cols(), "View::View",
-                 "a matrix whose rows lie ", Index(x.outerStride()),
-                 " elements apart, expected contiguous rows of ", Index(x.cols()));
+    constexpr bool kByRows = bool(std::remove_reference_t<X>::IsRowMajor);  // else one column
+    const Index across = kByRows ? x.outerStride() : x.innerStride();
+    const Index along = kByRows ? x.innerStride() : Index{1};
+    RETNET_CHECK((x.rows() <= 1 || across == x.cols()) && (x.cols() <= 1 || along == 1),
+                 "View::View", "a matrix whose rows lie ", across, " elements apart, their elements ",
+                 along, ", expected contiguous rows of ", Index(x.cols()));
     if constexpr (Rank == 3) {
       dims_ = {1, x.rows(), x.cols()};
     } else {

@@ -118,6 +118,27 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
                      ParamRef<Scalar> dw, Out dx, Scalar beta, State* dstate = nullptr) const
     requires std::same_as<Scalar, Weight>;
 
+  /// Backward of forward, for the same w, pass and x: dx [B,T,C] is assigned and may be dy, the
+  /// gradients of the weights are added to dw. Throws std::invalid_argument on shapes that do not fit.
+  template <class Context>
+  void backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, ConstView<Scalar, 3> x,
+                Saved& saved, ConstView<Scalar, 3> dy, ParamRef<Scalar> dw, View<Scalar, 3> dx,
+                State* dstate = nullptr) const
+    requires std::same_as<Scalar, Weight>
+  {
+    check_backward(pass, x, saved, dy, dx, dstate);
+    backward_rows(ctx, w, pass, rows_of(x), saved, rows_of(dy), dw, rows_of(dx), Scalar(0), dstate);
+  }
+  /// Throws std::invalid_argument if these are not what forward was given and what it saved.
+  void check_backward(const Pass& pass, ConstView<Scalar, 3> x, const Saved& saved,
+                      ConstView<Scalar, 3> dy, ConstView<Scalar, 3> dx, const State* dstate) const {
+    check(pass, x, dstate);
+    RETNET_CHECK(dy.dims() == x.dims() && dx.dims() == x.dims(), kName, "backward: dy is ", dy,
+                 ", dx is ", dx, ", x is ", x);
+    RETNET_CHECK(saved.q.rows == x.dim(0) * x.dim(1), kName, "backward: saved holds ", saved.q.rows,
+                 " rows, x is ", x, ", expected what forward saved of this x");
+  }
+
  private:
   struct Owned {
     Owned(ParamLayout l, Seed seed) : layout(std::move(l)), values(layout) {

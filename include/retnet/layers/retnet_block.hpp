@@ -112,6 +112,21 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
     }
   }
 
+  /// Backward of forward, for the same w, pass and x: dx [B,T,C] is assigned and may be dy, the
+  /// gradients of the weights are added to dw. Throws std::invalid_argument on shapes that do not fit.
+  template <class Context>
+  void backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, ConstView<Scalar, 3> x,
+                Saved& saved, ConstView<Scalar, 3> dy, ParamRef<Scalar> dw, View<Scalar, 3> dx,
+                State* dstate = nullptr) const
+    requires std::same_as<Scalar, Weight>
+  {
+    mixer_.check_backward(pass, x, saved.mixer, dy, dx, dstate);
+    const auto scope = ctx.workspace().scope();
+    const Out spent(ctx.workspace().template take<Scalar>(dy.size()), dy.dim(0) * dy.dim(1), dy.dim(2));
+    std::copy_n(dy.data(), dy.size(), spent.data);
+    backward_rows(ctx, w, pass, rows_of(x), saved, spent, dw, rows_of(dx), dstate);
+  }
+
  private:
   struct Build {};
   static constexpr Index kMixerSite = 0, kFfnSite = 1;  // dropout masks; 2 is inside the FFN

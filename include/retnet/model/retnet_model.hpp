@@ -59,14 +59,15 @@ class RetNetModel {
     Buffer<Scalar> memory;
   };
 
-  explicit RetNetModel(RetNetConfig config, Seed seed = {}) : RetNetModel(std::move(config), nullptr) {
+  explicit RetNetModel(RetNetConfig config, Seed seed = {})
+      : RetNetModel(std::move(config), std::shared_ptr<const ParamBuffer<Weight>>()) {
     auto values = std::make_shared<ParamBuffer<Weight>>(layout_);
     initialize(*values, layout_, seed);
     weights_ = std::move(values);
   }
   /// Weights from elsewhere: a checkpoint, a training run, a cast to bfloat16.
   RetNetModel(RetNetConfig config, ParamBuffer<Weight> weights)
-      : RetNetModel(std::move(config), std::make_shared<ParamBuffer<Weight>>(std::move(weights))) {
+      : RetNetModel(std::move(config), std::make_shared<const ParamBuffer<Weight>>(std::move(weights))) {
     RETNET_CHECK(static_cast<Index>(weights_->flat().size()) == layout_.size(), kName,
                  "weights hold ", weights_->flat().size(), " elements, this config needs ",
                  layout_.size());
@@ -78,6 +79,8 @@ class RetNetModel {
   Index count_params() const { return layout_.count(); }
   ParamRef<const Weight> weights() const { return weights_->ref(); }
   const ParamBuffer<Weight>& weight_buffer() const { return *weights_; }
+  /// The same architecture without weights, for callers that bring them.
+  RetNetModel architecture() const { return RetNetModel(config_, std::shared_ptr<const ParamBuffer<Weight>>()); }
   /// The same architecture with other weights.
   template <class W>
   RetNetModel<Scalar, W> with_weights(ParamBuffer<W> weights) const {

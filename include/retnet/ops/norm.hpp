@@ -56,6 +56,12 @@ const S* widen(Workspace& scratch, const Window<const W>& w) {
   }
 }
 
+// From the weights of one group to those of the next; 0 when the groups share them.
+template <class W>
+Index group_step(const Window<W>& w, Index width) {
+  return w.cols > width ? width : 0;
+}
+
 }  // namespace detail
 
 /// y = norm(x) over each of `groups` equal parts of a row; y may be x.
@@ -66,7 +72,7 @@ void norm(Context& ctx, NormKind kind, double eps, Index groups, Window<const W>
   const S* w = detail::widen<S>(ctx.workspace(), weight);
   const S* b = detail::widen<S>(ctx.workspace(), bias);
   const Index width = x.cols / groups;
-  const Index step = weight.cols > width ? width : 0;  // per channel, or shared by the groups
+  const Index w_step = detail::group_step(weight, width), b_step = detail::group_step(bias, width);
   for_row_blocks(ctx, x.rows, [&](Index first, Index last) {
     for (Index r = first; r < last; ++r) {
       for (Index g = 0; g < groups; ++g) {
@@ -76,8 +82,8 @@ void norm(Context& ctx, NormKind kind, double eps, Index groups, Window<const W>
         simd::for_each_pack<S>(width, [&](auto p, Index i) {
           using P = decltype(p);
           P v = (P::load(in + i) - P::broadcast(stats.mean)) * P::broadcast(stats.inverse);
-          if (w != nullptr) v = v * P::load(w + g * step + i);
-          if (b != nullptr) v = v + P::load(b + g * step + i);
+          if (w != nullptr) v = v * P::load(w + g * w_step + i);
+          if (b != nullptr) v = v + P::load(b + g * b_step + i);
           v.store(out + i);
         });
       }
@@ -91,11 +97,13 @@ void norm_backward(Context& ctx, NormKind kind, double eps, Index groups, Window
                    Window<const S> x, Window<const S> dy, Window<S> dweight, Window<S> dbias,
                    Window<S> dx, S beta = S(0)) {
   const Index width = x.cols / groups;
-  const Index step = weight.cols > width ? width : 0;
+  const Index w_step = detail::group_step(weight, width);
+  const Index dw_step = detail::group_step(dweight, width);
+  const Index db_step = detail::group_step(dbias, width);
   const S* w = weight.data;
   const auto scope = ctx.workspace().scope();
   const Index blocks = (x.rows + kRowBlock - 1) / kRowBlock;
-  const Index n_w = weight.cols, n_b = dbias.cols;
+  const Index n_w = dweight.cols, n_b = dbias.cols;
   const Index partial_size = n_w + n_b;
   S* partial = ctx.workspace().template take<S>(blocks * partial_size + 1);
   std::fill_n(partial, blocks * partial_size, S(0));
@@ -115,7 +123,7 @@ void norm_backward(Context& ctx, NormKind kind, double eps, Index groups, Window
         const auto d = [&](auto p, Index i) {
           using P = decltype(p);
           const P v = P::load(d_out + i);
-          return w != nullptr ? v * P::load(w + g * step + i) : v;
+          return w != nullptr ? v * P::load(w + g * w_step + i) : v;
         };
         const S count = S(static_cast<double>(width));
         const S along = S(simd::sum_packs<S>(width, [&](auto p, Index i) { return d(p, i) * xhat(p, i); }) / count);
@@ -125,8 +133,8 @@ void norm_backward(Context& ctx, NormKind kind, double eps, Index groups, Window
           const P h = xhat(p, i), dyi = P::load(d_out + i);
           P v = P::broadcast(stats.inverse) * (d(p, i) - P::broadcast(mean) - h * P::broadcast(along));
           if (beta != S(0)) v = fma(P::broadcast(beta), P::load(d_in + i), v);
-          if (n_w > 0) fma(dyi, h, P::load(dw + g * step + i)).store(dw + g * step + i);
-          if (n_b > 0) (P::load(db + g * step + i) + dyi).store(db + g * step + i);
+          if (n_w > 0) fma(dyi, h, P::load(dw + g * dw_step + i)).store(dw + g * dw_step + i);
+          if (n_b > 0) (P::load(db + g * db_step + i) + dyi).store(db + g * db_step + i);
           v.store(d_in + i);
         });
       }

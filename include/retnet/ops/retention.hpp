@@ -11,6 +11,8 @@
 // State [N,H,Dk,Dv] goes in and comes out; a null state is zero on the way in and dropped after.
 #pragma once
 
+#include <algorithm>
+
 #include "retnet/core/sequences.hpp"
 #include "retnet/ops/decay.hpp"
 
@@ -52,6 +54,15 @@ struct RetentionGradient {
 };
 
 namespace detail {
+
+/// A zero state from scratch memory, for callers that give none.
+template <class S>
+S* zero_state(Workspace& scratch, const RetentionInput<S>& in) {
+  const Index size = in.sequences->count() * in.heads * in.state_size();
+  S* state = scratch.take<S>(size);
+  std::fill_n(state, size, S(0));
+  return state;
+}
 
 /// dlog[i] holds dL/dG_i of the running sum G; on return it holds dL/d(log a_i).
 template <class S>

@@ -26,11 +26,7 @@ void retention_chunkwise(Reference& ctx, const RetentionInput<S>& in, Index chun
                          Window<S> o) {
   ctx.note("retention_chunkwise: reference");
   const auto scope = ctx.workspace().scope();
-  if (state == nullptr) {
-    const Index size = in.sequences->count() * in.heads * in.state_size();
-    state = ctx.workspace().template take<S>(size);
-    std::fill_n(state, size, S(0));
-  }
+  if (state == nullptr) state = detail::zero_state(ctx.workspace(), in);
   // A chunk from a given state is the parallel form of its rows, one sequence at a time.
   for (Index s = 0; s < in.sequences->count(); ++s) {
     const Segment segment = (*in.sequences)[s];

@@ -52,6 +52,8 @@ void recurrent_step(S decay, Index dk, Index dv, const S* q, const S* k, const S
 template <class S>
 void retention_recurrent(Reference& ctx, const RetentionInput<S>& in, S* state, Window<S> o) {
   ctx.note("retention_recurrent: reference");
+  const auto scope = ctx.workspace().scope();
+  if (state == nullptr) state = detail::zero_state(ctx.workspace(), in);
   const Index dk = in.key_dim(), dv = in.value_dim();
   for (Index s = 0; s < in.sequences->count(); ++s) {
     const Segment segment = (*in.sequences)[s];
@@ -77,6 +79,8 @@ void retention_recurrent(Reference& ctx, const RetentionInput<S>& in, S* state, 
 template <Vectorized S>
 void retention_recurrent(Cpu& ctx, const RetentionInput<S>& in, S* state, Window<S> o) {
   ctx.note("retention_recurrent: fused");
+  const auto scope = ctx.workspace().scope();
+  if (state == nullptr) state = detail::zero_state(ctx.workspace(), in);
   const Index dk = in.key_dim(), dv = in.value_dim();
   const auto head = [&](Index task, Workspace&) {
     const Index s = task / in.heads, h = task % in.heads;

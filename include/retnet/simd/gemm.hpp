@@ -44,18 +44,40 @@ struct GemmTile {
   static constexpr Index kBlockCols = 4096;
 };
 
-/// Copies n strips of `width` along the packed dimension; missing ones are zero.
-/// out[k * width + i] = source(i, k), where i runs over `strip` elements at stride si, k at sk.
+/// Copies a strip: out[k * kWidth + i] = source[i * si + k * sk], zeros for i >= strip.
 template <int kWidth, class S, class T>
 inline void pack_panel(const T* source, Index si, Index sk, Index strip, Index depth, S* out) {
+  constexpr int kN = kLanes<S>;
   if (strip == kWidth && si == 1) {
     for (Index k = 0; k < depth; ++k)
       for (int i = 0; i < kWidth; ++i) out[k * kWidth + i] = scalar_cast<S>(source[k * sk + i]);
     return;
   }
-  for (Index i = 0; i < strip; ++i)
+  Index i = 0;
+  if constexpr (kN > 1) {
+    constexpr int kSide = kWidth < kN ? kWidth : kN;
+    if (sk == 1) {  // rows of the source become columns: squares turn in registers
+      for (; i + kSide <= strip; i += kSide) {
+        Index k = 0;
+        for (; k + kN <= depth; k += kN) {
+          Pack<S, kN> square[kN];
+#pragma GCC unroll 16
+          for (int r = 0; r < kN; ++r)
+            square[r] = r < kSide ? load_as<S, kN>(source + (i + r) * si + k) : Pack<S, kN>::zero();
+          transpose(square);
+#pragma GCC unroll 16
+          for (int r = 0; r < kN; ++r)
+            std::memcpy(out + (k + r) * kWidth + i, &square[r], kSide * sizeof(S));
+        }
+        for (; k < depth; ++k)
+          for (int r = 0; r < kSide; ++r)
+            out[k * kWidth + i + r] = scalar_cast<S>(source[(i + r) * si + k]);
+      }
+    }
+  }
+  for (; i < strip; ++i)
     for (Index k = 0; k < depth; ++k) out[k * kWidth + i] = scalar_cast<S>(source[i * si + k * sk]);
-  for (Index i = strip; i < kWidth; ++i)
+  for (; i < kWidth; ++i)
     for (Index k = 0; k < depth; ++k) out[k * kWidth + i] = S(0);
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 #include "retnet/core/scalar.hpp"
 
@@ -110,6 +111,31 @@ inline Pack<T, N> load_as(const From* p) {
     for (int i = 0; i < N; ++i) lanes[i] = scalar_cast<T>(p[i]);
     return Pack<T, N>::load(lanes);
   }
+}
+
+/// Swaps the off-diagonal lanes of one stage of a transpose: lanes with bit B come from the other.
+template <int B, class T, int N, int... I>
+inline void exchange_lanes(Pack<T, N>& a, Pack<T, N>& b, std::integer_sequence<int, I...>) {
+  const auto low = __builtin_shufflevector(a.v, b.v, ((I & B) ? N + (I ^ B) : I)...);
+  const auto high = __builtin_shufflevector(a.v, b.v, ((I & B) ? N + I : (I ^ B))...);
+  a.v = low;
+  b.v = high;
+}
+
+template <int B, class T, int N>
+inline void transpose_stages(Pack<T, N> (&rows)[N]) {
+  if constexpr (B < N) {
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i)
+      if ((i & B) == 0) exchange_lanes<B>(rows[i], rows[i | B], std::make_integer_sequence<int, N>{});
+    transpose_stages<2 * B>(rows);
+  }
+}
+
+/// N packs of N lanes, transposed in registers.
+template <class T, int N>
+inline void transpose(Pack<T, N> (&rows)[N]) {
+  transpose_stages<1>(rows);
 }
 
 }  // namespace retnet::inline RETNET_ABI::simd
