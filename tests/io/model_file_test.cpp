@@ -146,5 +146,28 @@ TEST(ModelFile, AHugeConfigTakesNoMemory) {
   });
 }
 
+TEST(ModelFile, SurvivesDamageToItsHeader) {
+  const TempDir dir;
+  save_model(dir / "m", RetNetModel<float>(small()));
+  const auto good = io_test::bytes_of(io_test::read_file(dir / "m"));
+  const auto header = static_cast<std::size_t>(good[0]) | static_cast<std::size_t>(good[1]) << 8;
+  ASSERT_GT(header, 1000u);
+  int loaded = 0, refused = 0;
+  for (std::size_t i = 0; i < header + 8; ++i) {
+    auto bytes = good;
+    for (const auto value : {std::byte{'9'}, bytes[i] ^ std::byte{1}, bytes[i] ^ std::byte{0x80}}) {
+      bytes[i] = value;
+      try {
+        const auto model = load_model<float>(SafetensorsFile(bytes));
+        loaded += model.layout().count() > 0;
+      } catch (const std::exception&) {
+        ++refused;
+      }
+    }
+  }
+  EXPECT_GT(loaded, 0);
+  EXPECT_GT(refused, loaded);
+}
+
 }  // namespace
 }  // namespace retnet

@@ -36,9 +36,16 @@ void expect_finite_differences(const Layer<double>& layer, const Sequences& sequ
       << name << " state";
 }
 
+// With a negligible eps the head norm of a first token has unbounded curvature where its score is near
+// zero: finite differences and float would measure that and not the code.
+Variant smooth(Variant v) {
+  v.config.head_norm_eps = 1.0;
+  return v;
+}
+
 class Gradients : public testing::TestWithParam<std::size_t> {
  protected:
-  const Variant& v = variants()[GetParam()];
+  const Variant v = smooth(variants()[GetParam()]);
 };
 
 TEST_P(Gradients, MatchFiniteDifferences) {
@@ -70,7 +77,7 @@ TEST_P(Gradients, AreTheSameInEveryForm) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Gradients, testing::Range<std::size_t>(0, variants().size()),
-                         [](const auto& info) { return variants()[info.param].name; });
+                         [](const auto& p) { return variants()[p.param].name; });
 
 TEST(GradientsOfSequences, PackedAndPaddedMatchFiniteDifferences) {
   const std::array<Index, 4> borders{0, 4, 5, 11};

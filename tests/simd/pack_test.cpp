@@ -95,6 +95,25 @@ TYPED_TEST(PackTest, WidensStoredNumbersExactly) {
   }
 }
 
+template <class S, int N>
+void expect_transposed() {
+  const auto x = test::random_uniform<S>(N * N, 8);
+  Pack<S, N> rows[N];
+  for (int r = 0; r < N; ++r) rows[r] = Pack<S, N>::load(x.data() + r * N);
+  transpose(rows);
+  for (int r = 0; r < N; ++r)
+    for (int c = 0; c < N; ++c) EXPECT_EQ(rows[r][c], x[c * N + r]) << N << " " << r << " " << c;
+}
+
+TEST(Pack, TransposesSquares) {
+  expect_transposed<float, 4>();
+  expect_transposed<float, 8>();
+  expect_transposed<float, 16>();
+  expect_transposed<double, 2>();
+  expect_transposed<double, 4>();
+  expect_transposed<double, 8>();
+}
+
 TEST(Pack, FillsOneRegister) {
   EXPECT_EQ(sizeof(Pack<float>), std::size_t{kVectorBytes});
   EXPECT_EQ(sizeof(Pack<double>), std::size_t{kVectorBytes});

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -25,10 +26,23 @@ concept StorageOnly = std::same_as<std::remove_const_t<T>, bfloat16> ||
 template <class T>
 concept Vectorized = std::same_as<T, float> || std::same_as<T, double>;
 
-/// A scalar that layers can compute in: trivially copyable, made from a double, closed under + - * /, with
-/// < and == on values, and exp, sqrt, erf, log found beside it where a config asks for them.
+namespace detail {
+using std::erf, std::exp, std::log, std::sqrt;
+/// The functions of <cmath>, or those declared beside the scalar.
+template <class T>
+concept HasFunctions = requires(T x) {
+  T(exp(x));
+  T(log(x));
+  T(sqrt(x));
+  T(erf(x));
+};
+}  // namespace detail
+
+/// A scalar that layers can compute in: trivially copyable, made from a double, with + - * / < == and
+/// exp, log, sqrt, erf of its own or of <cmath>.
 template <class T>
 concept ComputeScalar = std::is_trivially_copyable_v<T> && !StorageOnly<T> &&
+                        detail::HasFunctions<T> &&
                         std::constructible_from<T, double> && requires(T a, T b) {
                           { a + b } -> std::convertible_to<T>;
                           { a - b } -> std::convertible_to<T>;

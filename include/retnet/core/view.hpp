@@ -11,6 +11,7 @@
 #include <concepts>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include "retnet/core/check.hpp"
 #include "retnet/core/scalar.hpp"
@@ -67,7 +68,10 @@ class View {
              detail::GivesPointerTo<std::remove_reference_t<X>, S> &&
              (std::is_const_v<S> || std::is_lvalue_reference_v<X>)
   View(X&& x) : data_(x.data()) {  // NOLINT(google-explicit-constructor)
-    for (int i = 0; i < Rank; ++i) dims_[static_cast<std::size_t>(i)] = x.dimension(i);
+    // constant indices: Eigen's tensors disagree on their type
+    [&]<int... I>(std::integer_sequence<int, I...>) {
+      dims_ = {x.dimension(I)...};
+    }(std::make_integer_sequence<int, Rank>{});
   }
 
   template <class X>

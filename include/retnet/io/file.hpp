@@ -32,8 +32,8 @@ namespace detail {
 
 }  // namespace detail
 
-/// A file as bytes in memory, read only; copies share them. A file that AtomicFile replaces keeps its
-/// bytes for whoever has it open; one that somebody truncates under its readers does not.
+/// A file as bytes in memory, read only; copies share them. A file that AtomicFile replaces keeps
+/// its bytes for whoever has it open; one that somebody truncates under its readers does not.
 class MappedFile {
  public:
   MappedFile() = default;
@@ -54,7 +54,7 @@ class MappedFile {
 };
 
 /// Writes a file under a temporary name beside it (name.tmp.<process>.<number>); commit() makes it
-/// durable and gives it its name; until then, and after any error, an old file of that name is whole.
+/// durable and gives it its name. Until then, and after any error, an old file of the name is whole.
 /// Destroyed without commit() it leaves nothing behind; a killed process leaves its temporary file.
 ///
 /// A symbolic link is followed. The mode of an old file is kept. Not for use across threads; any

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Reading and writing safetensors (https://github.com/huggingface/safetensors): the size of a
-// header as 8 little-endian bytes, the header in JSON, the raw tensors. Other tools read these files.
+// header as 8 little-endian bytes, the header in JSON, the raw tensors. Other tools read such files.
 #pragma once
 
 #include <algorithm>
@@ -71,7 +71,8 @@ class SafetensorsFile {
   }
 
   /// The elements of a tensor of this file. F64, F32, F16 and BF16 are read into any of double,
-  /// float, half and bfloat16, with rounding; integers into integers that hold them, BOOL into bool.
+  /// float, half and bfloat16, with rounding; integers into integers that hold them; BOOL into
+  /// bool.
   /// Throws std::invalid_argument for another type or number of elements, or an integer too large.
   template <Storable S>
   void read(const StoredTensor& tensor, std::span<S> out) const {

@@ -16,7 +16,7 @@ void RetNetModel<Scalar, Weight>::place() {
   embedding_ = layout_.add("embed_tokens.weight", c.vocab, c.d_model, init, false);
   if (c.embedding_norm) embedding_norm_ = BlockNorm(c.norm, c.norm_eps, c.d_model, layout_, "embedding_norm");
   for (Index l = 0; l < c.layers; ++l)
-    blocks_.emplace_back(c.block(), layout_, "layers." + std::to_string(l) + ".");
+    blocks_.emplace_back(c.block(), layout_, detail::concat("layers.", l, "."));
   if (c.final_norm) final_norm_ = BlockNorm(c.norm, c.norm_eps, c.d_model, layout_, "final_norm");
   if (!c.tied_output) output_ = layout_.add("output_projection.weight", c.vocab, c.d_model, init);
 }
