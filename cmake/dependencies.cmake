@@ -25,6 +25,13 @@ if(RETNET_BUILD_TESTS OR RETNET_BUILD_EXAMPLES)
   retnet_need(nlohmann_json::nlohmann_json nlohmann-json3-dev)
 endif()
 
+if(RETNET_BUILD_EXAMPLES)
+  if(NOT TARGET CLI11::CLI11)
+    find_package(CLI11 CONFIG QUIET)
+  endif()
+  retnet_need(CLI11::CLI11 libcli11-dev)
+endif()
+
 if(RETNET_BUILD_TESTS)
   if(NOT TARGET GTest::gtest_main)
     find_package(GTest CONFIG QUIET)

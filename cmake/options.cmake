@@ -2,7 +2,7 @@
 # Everything beside the headers is built only when this is the top project; a consumer gets two targets and no more.
 option(RETNET_BUILD_TESTS "Build the tests (GoogleTest, nlohmann-json)" ${PROJECT_IS_TOP_LEVEL})
 option(RETNET_BUILD_BENCH "Build the benchmarks (Google Benchmark)" ${PROJECT_IS_TOP_LEVEL})
-option(RETNET_BUILD_EXAMPLES "Build the examples (nlohmann-json, liblzma if found)" ${PROJECT_IS_TOP_LEVEL})
+option(RETNET_BUILD_EXAMPLES "Build the examples (nlohmann-json, CLI11, liblzma if found)" ${PROJECT_IS_TOP_LEVEL})
 option(RETNET_INSTALL "Generate the install rules" ${PROJECT_IS_TOP_LEVEL})
 option(RETNET_NATIVE "Compile our own programs with -march=native; never reaches a consumer" ${PROJECT_IS_TOP_LEVEL})
 option(RETNET_WERROR "Treat warnings in our own programs as errors" OFF)

@@ -31,6 +31,7 @@ inline retnet::RetNetConfig model_config() {
 
 inline constexpr Index kBatch = 4;
 inline constexpr Index kLength = 256;
+inline constexpr double kSaveEvery = 30.0;  // seconds
 inline constexpr retnet::CosineSchedule kSchedule{.peak = 4e-3, .warmup = 0.03, .floor = 0.02};
 
 struct TrainPoint {
@@ -89,7 +90,7 @@ inline TrainLog train(retnet::Cpu& ctx, Trainer& trainer, Bytes text, const Opti
   examples::InterruptGuard interrupt;
   examples::ProgressLine line;
   retnet::Batch batch;
-  double recent = 0.0, sum = 0.0;
+  double recent = 0.0, sum = 0.0, saved = before;
   int counted = 0;
   while (log.seconds < limit && !interrupt.requested()) {
     crops.fill(trainer.step(), batch);
@@ -102,7 +103,12 @@ inline TrainLog train(retnet::Cpu& ctx, Trainer& trainer, Bytes text, const Opti
     const double gap = log.points.empty() ? 0.0 : log.points.back().seconds;
     if (log.seconds - gap >= limit / 100) {
       log.points.push_back({log.seconds, bits(sum / counted)});
-      sum = counted = 0;
+      sum = 0.0;
+      counted = 0;
+    }
+    if (log.seconds - saved >= kSaveEvery) {
+      save(o, trainer, log);
+      saved = log.seconds;
     }
     line.update(log.seconds / limit,
                 {{"", examples::format_count(log.tokens_per_second()) + " tokens/s"},

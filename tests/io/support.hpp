@@ -3,6 +3,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -21,7 +22,8 @@ class TempDir {
  public:
   TempDir() {
     const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    std::string name = std::string("retnet_") + info->test_suite_name() + "_" + info->name();
+    std::string name = std::string("retnet_") + info->test_suite_name() + "_" + info->name() + "_" +
+                       std::to_string(::getpid());
     std::ranges::replace(name, '/', '_');
     path_ = std::filesystem::path(testing::TempDir()) / name;
     std::filesystem::remove_all(path_);

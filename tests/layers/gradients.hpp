@@ -28,14 +28,14 @@ struct LossOf {
         x(random_normal<S>(sequences.rows() * w, 11)),
         weights(random_weights<S>(l.layout())),
         c(random_normal<S>(x.size(), 12)) {
+    for (Index r = 0; r < sequences.rows(); ++r)
+      if (!real(r)) std::fill_n(c.data() + r * width, width, S(0));
     if (!with_state) return;
     initial = layer.initial_state(sequences.count());
     fill_normal(initial.flat(), 13, 0.5);
     for (std::size_t i = 0; i < initial.positions().size(); ++i)
       initial.positions()[i] = 5 + static_cast<std::int64_t>(i);
     d = random_normal<S>(static_cast<Index>(initial.flat().size()), 14);
-    for (Index r = 0; r < sequences.rows(); ++r)
-      if (!real(r)) std::fill_n(c.data() + r * width, width, S(0));
   }
 
   bool real(Index row) const {

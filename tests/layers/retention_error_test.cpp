@@ -88,6 +88,8 @@ TEST(RetentionConfigErrors, Contradictions) {
   const auto even = [](auto& c) { c.d_key = 16; };
   expect_config_error([&](auto& c) { even(c), c.gamma = {0.5, 0.5, 0.5, 0.5}; },
                       {"gamma is given", "DecayKind::values"});
+  expect_config_error([&](auto& c) { even(c), c.theta_values = {1.0, 0.5}; },
+                      {"theta_values is given", "ThetaKind::values"});
   expect_config_error([&](auto& c) { even(c), c.decay = DecayKind::gated; },
                       {"gated", "Normalization::none"});
   expect_config_error(

@@ -52,7 +52,8 @@ class ThreadPool {
     start(tasks, [](void* context, Index i, int w) { (*static_cast<F*>(context))(i, w); },
           const_cast<void*>(static_cast<const void*>(&f)));
     drain(0);
-    while (busy_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
+    open_.store(false);
+    while (active_.load() != 0) std::this_thread::yield();
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
@@ -66,7 +67,7 @@ class ThreadPool {
       context_ = context;
       tasks_ = tasks;
       next_.store(0, std::memory_order_relaxed);
-      busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+      open_.store(true);
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
@@ -94,8 +95,9 @@ class ThreadPool {
       wait_for_work(seen);
       seen = generation_.load(std::memory_order_acquire);
       if (stop_) return;
-      drain(worker);
-      busy_.fetch_sub(1, std::memory_order_release);
+      active_.fetch_add(1);
+      if (open_.load()) drain(worker);
+      active_.fetch_sub(1);
     }
   }
 
@@ -123,7 +125,11 @@ class ThreadPool {
   std::condition_variable wake_;
   std::atomic<std::uint64_t> generation_{0};
   std::atomic<Index> next_{0};
-  std::atomic<int> busy_{0};
+  // A worker counts itself in before it looks whether the region is open; run() closes the region
+  // before it reads the count. So nobody works on a region that has returned, and nobody waits for a
+  // worker that slept through it.
+  std::atomic<bool> open_{false};
+  std::atomic<int> active_{0};
   std::atomic<bool> stop_{false};
   std::exception_ptr error_;
   Call call_ = nullptr;

@@ -54,7 +54,7 @@ class MappedFile {
 };
 
 /// Writes a file under a temporary name beside it (name.tmp.<process>.<number>); commit() makes it
-/// durable and gives it its name. Until then, and after any error, an old file of the name is whole.
+/// durable and gives it its name. Until then, and after any error, an old file of it is whole.
 /// Destroyed without commit() it leaves nothing behind; a killed process leaves its temporary file.
 ///
 /// A symbolic link is followed. The mode of an old file is kept. Not for use across threads; any

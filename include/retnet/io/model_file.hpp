@@ -59,7 +59,7 @@ RetNetModel<Scalar, Weight> load_model(const SafetensorsFile& file) {
                ", expected retnet, as save_model writes it");
   const auto config = config_from_json(in.get<std::string>("config"), file.name());
   detail::check_model_size<Scalar, Weight>(file, config);
-  const RetNetModel<Scalar, Weight> places(config);
+  const auto places = RetNetModel<Scalar, Weight>::without_weights(config);
   ParamBuffer<Weight> weights;
   in.expect_params("", places.layout(), weights);
   in.load();

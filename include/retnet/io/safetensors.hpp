@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Reading and writing safetensors (https://github.com/huggingface/safetensors): the size of a
-// header as 8 little-endian bytes, the header in JSON, the raw tensors. Other tools read such files.
+// header as 8 little-endian bytes, the header in JSON, the raw tensors. Any tool reads such files.
 #pragma once
 
 #include <algorithm>

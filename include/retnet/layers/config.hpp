@@ -156,6 +156,9 @@ inline void RetentionConfig::validate(std::string_view where) const {
     for (const double t : theta_values)
       RETNET_CHECK(std::isfinite(t), where, "theta_values holds ", t, "\n  mend: finite values", kSee);
   }
+  RETNET_CHECK(theta == ThetaKind::values || theta_values.empty(), where,
+               "theta_values is given, but theta is not ThetaKind::values",
+               "\n  mend: set theta, or leave theta_values empty", kSee);
   RETNET_CHECK(std::isfinite(theta_base) && theta_base > 0.0, where, "theta_base = ", theta_base,
                "\n  mend: a positive number, such as 10000", kSee);
   detail::check_eps(head_norm_eps, where, "head_norm_eps");

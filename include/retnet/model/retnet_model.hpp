@@ -79,8 +79,10 @@ class RetNetModel {
   Index count_params() const { return layout_.count(); }
   ParamRef<const Weight> weights() const { return weights_->ref(); }
   const ParamBuffer<Weight>& weight_buffer() const { return *weights_; }
-  /// The same architecture without weights, for callers that bring them.
-  RetNetModel architecture() const { return RetNetModel(config_, std::shared_ptr<const ParamBuffer<Weight>>()); }
+  /// Only the architecture, for callers that bring the weights: a trainer, a reader of files.
+  static RetNetModel without_weights(RetNetConfig config) {
+    return RetNetModel(std::move(config), std::shared_ptr<const ParamBuffer<Weight>>());
+  }
   /// The same architecture with other weights.
   template <class W>
   RetNetModel<Scalar, W> with_weights(ParamBuffer<W> weights) const {

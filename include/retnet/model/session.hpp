@@ -31,9 +31,12 @@ class Session {
  public:
   using Model = RetNetModel<Scalar, Weight>;
 
-  /// `sequences` texts at once. The model must outlive the session.
-  explicit Session(const Model& model, GenerateConfig config = {}, Index sequences = 1)
+  /// `sequences` texts at once, on `context` or on the calling thread's default_context(). The model
+  /// and the context must outlive the session.
+  explicit Session(const Model& model, GenerateConfig config = {}, Index sequences = 1,
+                   Cpu* context = nullptr)
       : model_(&model),
+        context_(context),
         config_(std::move(config)),
         state_(model.initial_state(sequences)),
         logits_(sequences * model.config().vocab),
@@ -79,7 +82,7 @@ class Session {
     const auto total = static_cast<Index>(packed.size());
     const Index width = model_->config().d_model;
     Buffer<Scalar> h(total * width);
-    model_->hidden(context_(), model_->weights(), {Form::chunkwise(config_.prefill_chunk), rows},
+    model_->hidden(context(), model_->weights(), {Form::chunkwise(config_.prefill_chunk), rows},
                    TokenView(packed.data(), {1, total}), &state_, Window<Scalar>(h.data(), total, width));
     for (std::size_t i = 0; i < texts.size(); ++i) {
       std::copy_n(h.data() + (ends[i + 1] - 1) * width, width, hidden_.data() + static_cast<Index>(i) * width);
@@ -130,7 +133,6 @@ class Session {
 
  private:
   static constexpr const char* kName = "Session";
-  static Cpu& context_() { return default_context(); }
   Session(const Session&) = default;
 
   // So that no later step allocates. A copied vector keeps its size, not its capacity.
@@ -142,7 +144,7 @@ class Session {
   // not computed a token too many.
   void read_drawn() {
     const Sequences rows = Sequences::dense(sequences(), 1);
-    model_->hidden(context_(), model_->weights(), {Form::recurrent(), rows},
+    model_->hidden(context(), model_->weights(), {Form::recurrent(), rows},
                    TokenView(tokens_.data(), {sequences(), 1}), &state_,
                    Window<Scalar>(hidden_.data(), sequences(), model_->config().d_model));
     stale_ = false;
@@ -150,7 +152,7 @@ class Session {
   void project() {
     const Sequences rows = Sequences::dense(sequences(), 1);
     const auto& c = model_->config();
-    model_->project(context_(), model_->weights(), {Form::recurrent(), rows},
+    model_->project(context(), model_->weights(), {Form::recurrent(), rows},
                     Window<const Scalar>(hidden_.data(), sequences(), c.d_model),
                     Window<Scalar>(logits_.data(), sequences(), c.vocab));
   }
@@ -160,7 +162,10 @@ class Session {
     if (static_cast<Index>(r.size()) > config_.sampler.repetition_window) r.erase(r.begin());
   }
 
+  Cpu& context() const { return context_ ? *context_ : default_context(); }
+
   const Model* model_;
+  Cpu* context_;
   GenerateConfig config_;
   Sampler sampler_;
   ModelState<Scalar> state_;

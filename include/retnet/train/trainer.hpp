@@ -35,7 +35,7 @@ class Trainer {
   using Model = RetNetModel<Scalar>;
 
   Trainer(const Model& model, TrainerConfig config)
-      : model_(model.architecture()),
+      : model_(Model::without_weights(model.config())),
         config_(config),
         weights_(model.weight_buffer()),
         gradient_(model.layout()),

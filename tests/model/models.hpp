@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+// Small models of every preset, and what distinguishes their configs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "layers/variants.hpp"
+#include "retnet/model/retnet_model.hpp"
+
+namespace retnet::test {
+
+inline constexpr Index kVocab = 17;
+
+struct NamedModel {
+  std::string name;
+  RetNetConfig config;
+};
+
+inline std::vector<NamedModel> models() {
+  const ModelSize size{.vocab = kVocab, .d_model = 16, .layers = 2, .heads = 4};
+  std::vector<NamedModel> out{{"paper", presets::paper(size)},
+                              {"torchscale_v2", presets::torchscale_v2(size)},
+                              {"fla", presets::fla(size)}};
+  out.back().config.feed_forward.hidden = 24;  // the preset's 256 is most of so small a model
+  const auto add = [&](const char* name, const RetNetConfig& base, auto&& change) {
+    out.push_back({name, base});
+    change(out.back().config);
+  };
+  add("paper_tied_scaled", presets::paper(size), [](auto& c) {
+    c.tied_output = true;
+    c.scale_embedding = true;
+  });
+  add("torchscale_v2_embedding_norm", presets::torchscale_v2(size), [](auto& c) {
+    c.embedding_norm = true;
+    c.scale_embedding = true;
+    c.retention.decay = DecayKind::linspace;
+  });
+  add("torchscale_v2_deepnorm_post", presets::torchscale_v2(size), [](auto& c) {
+    c.deepnorm = true;
+    c.residual = Residual::post;
+    c.final_norm = false;
+  });
+  add("fla_tied_shared_keys", presets::fla(size), [](auto& c) {
+    c.tied_output = true;
+    c.retention.kv_heads = 2;
+    c.feed_forward.hidden = 20;
+  });
+  add("paper_score", presets::paper(size), [](auto& c) {
+    c.retention.normalization = Normalization::paper_score;
+    c.retention.bias = true;
+    c.feed_forward.bias = true;
+    c.deepnorm = true;
+  });
+  add("gated", presets::torchscale_v2(size), [](auto& c) {
+    c.retention.decay = DecayKind::gated;
+    c.retention.normalization = Normalization::none;
+    c.embedding_norm = true;
+    c.tied_output = true;
+  });
+  return out;
+}
+
+/// The same with head norms that are smooth and well conditioned, for finite differences and float.
+inline std::vector<NamedModel> smooth_models() {
+  auto out = models();
+  for (auto& m : out) m.config.retention.head_norm_eps = 1.0;
+  return out;
+}
+
+template <class S>
+RetNetModel<S> random_model(const RetNetConfig& config) {
+  const RetNetModel<S> fresh(config);
+  return RetNetModel<S>(config, random_weights<S>(fresh.layout()));
+}
+
+/// Logits [rows, V].
+template <class S, class W, class Context>
+Buffer<S> logits(Context& ctx, const RetNetModel<S, W>& model, Form form, const Sequences& sequences,
+                 const Buffer<Token>& tokens, ModelState<S>* state = nullptr) {
+  const Index vocab = model.config().vocab;
+  Buffer<S> out(tokens.size() * vocab);
+  model.forward(ctx, model.weights(), Pass{form, sequences}, TokenView(tokens.data(), {1, tokens.size()}),
+                state, View<S, 3>(out.data(), {1, tokens.size(), vocab}));
+  return out;
+}
+
+template <class S>
+double model_state_error(const ModelState<S>& given, const ModelState<S>& expected) {
+  double worst = given.layers.size() == expected.layers.size()
+                     ? 0.0
+                     : std::numeric_limits<double>::infinity();
+  for (std::size_t l = 0; l < expected.layers.size(); ++l)
+    worst = std::fmax(worst, state_error(given.layers[l], expected.layers[l]));
+  return worst;
+}
+
+template <class S>
+bool same_model_state(const ModelState<S>& a, const ModelState<S>& b) {
+  return std::ranges::equal(a.layers, b.layers,
+                            [](const auto& x, const auto& y) { return same_state(x, y); });
+}
+
+}  // namespace retnet::test
