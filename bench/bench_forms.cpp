@@ -38,8 +38,13 @@ struct Case {
     state.fill(0.0F);
   }
   RetentionInput<float> input() const {
-    return {{q.data(), length, kHeads * kKey}, {k.data(), length, kHeads * kKey},
-            {v.data(), length, kHeads * kValue}, kHeads, kHeads, {log_gamma, {}}, &rows};
+    return {{q.data(), length, kHeads * kKey},
+            {k.data(), length, kHeads * kKey},
+            {v.data(), length, kHeads * kValue},
+            kHeads,
+            kHeads,
+            {log_gamma, {}},
+            &rows};
   }
   Window<float> output() { return {o.data(), length, kHeads * kValue}; }
   double flops(double chunk) const {
@@ -116,7 +121,8 @@ void baseline_oracle_parallel(benchmark::State& state) {
 }
 
 Strided head(const Buffer<float>& x, Index first, Index rows, Index h, Index width) {
-  return {x.data() + first * kHeads * width + h * width, rows, width, Eigen::OuterStride<>(kHeads * width)};
+  return {x.data() + first * kHeads * width + h * width, rows, width,
+          Eigen::OuterStride<>(kHeads * width)};
 }
 
 // One chunk of Eigen products; S is read and advanced.
@@ -129,8 +135,9 @@ void eigen_chunk(Case& c, Index first, Index rows, Index h, const Matrix& decay,
     up(i) = static_cast<float>(std::exp(static_cast<double>(i + 1) * log_gamma));
     down(i) = static_cast<float>(std::exp(static_cast<double>(rows - 1 - i) * log_gamma));
   }
-  Eigen::Map<Matrix, 0, Eigen::OuterStride<>> o(c.o.data() + first * kHeads * kValue + h * kValue, rows,
-                                                kValue, Eigen::OuterStride<>(kHeads * kValue));
+  Eigen::Map<Matrix, 0, Eigen::OuterStride<>> o(c.o.data() + first * kHeads * kValue + h * kValue,
+                                                rows, kValue,
+                                                Eigen::OuterStride<>(kHeads * kValue));
   Matrix scores = q * k.transpose();
   scores.array() *= decay.topLeftCorner(rows, rows).array();
   o.noalias() = scores * v;
@@ -147,9 +154,10 @@ void eigen(benchmark::State& state, Index chunk) {
       Matrix decay(chunk, chunk), s = Matrix::Zero(kKey, kValue);
       for (Index i = 0; i < chunk; ++i)
         for (Index j = 0; j < chunk; ++j)
-          decay(i, j) = i < j ? 0.0F
-                              : static_cast<float>(std::exp(static_cast<double>(i - j) *
-                                                            c.log_gamma[static_cast<std::size_t>(h)]));
+          decay(i, j) =
+              i < j ? 0.0F
+                    : static_cast<float>(std::exp(static_cast<double>(i - j) *
+                                                  c.log_gamma[static_cast<std::size_t>(h)]));
       for (Index first = 0; first < c.length; first += chunk)
         eigen_chunk(c, first, std::min(chunk, c.length - first), h, decay, s);
     }
@@ -163,10 +171,22 @@ void baseline_eigen_chunkwise(benchmark::State& state) { eigen(state, kChunk); }
 BENCHMARK(parallel)->RangeMultiplier(4)->Range(64, 4096)->Unit(benchmark::kMillisecond);
 BENCHMARK(chunkwise)->RangeMultiplier(4)->Range(64, 65536)->Unit(benchmark::kMillisecond);
 BENCHMARK(recurrent)->RangeMultiplier(4)->Range(64, 65536)->Unit(benchmark::kMillisecond);
-BENCHMARK(chunkwise_forward_backward)->RangeMultiplier(4)->Range(64, 16384)->Unit(benchmark::kMillisecond);
-BENCHMARK(baseline_oracle_parallel)->RangeMultiplier(4)->Range(64, 1024)->Unit(benchmark::kMillisecond);
-BENCHMARK(baseline_eigen_parallel)->RangeMultiplier(4)->Range(64, 4096)->Unit(benchmark::kMillisecond);
-BENCHMARK(baseline_eigen_chunkwise)->RangeMultiplier(4)->Range(64, 65536)->Unit(benchmark::kMillisecond);
+BENCHMARK(chunkwise_forward_backward)
+    ->RangeMultiplier(4)
+    ->Range(64, 16384)
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(baseline_oracle_parallel)
+    ->RangeMultiplier(4)
+    ->Range(64, 1024)
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(baseline_eigen_parallel)
+    ->RangeMultiplier(4)
+    ->Range(64, 4096)
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(baseline_eigen_chunkwise)
+    ->RangeMultiplier(4)
+    ->Range(64, 65536)
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 

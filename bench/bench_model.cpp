@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A whole model (torchscale_v2 preset, d 256, 4 layers, 4 heads, V 256), threads as argument: prefill
-// in chunks, one training step, and decoding with float and bfloat16 weights. Decoding is bytes: each
-// token reads all weights once.
+// A whole model (torchscale_v2 preset, d 256, 4 layers, 4 heads, V 256), threads as argument:
+// prefill in chunks, one training step, and decoding with float and bfloat16 weights. Decoding is
+// bytes: each token reads all weights once.
 #include <benchmark/benchmark.h>
 
 #include "limits.hpp"
@@ -12,7 +12,9 @@ namespace {
 
 using namespace retnet;
 
-RetNetConfig config() { return presets::torchscale_v2({.vocab = 256, .d_model = 256, .layers = 4, .heads = 4}); }
+RetNetConfig config() {
+  return presets::torchscale_v2({.vocab = 256, .d_model = 256, .layers = 4, .heads = 4});
+}
 
 std::vector<Token> text(Index n) {
   std::vector<Token> tokens(static_cast<std::size_t>(n));
@@ -30,8 +32,8 @@ void prefill(benchmark::State& state) {
   auto memory = model.initial_state();
   for (auto _ : state) {
     memory.reset();
-    model.hidden(ctx, model.weights(), {Form::chunkwise(), Sequences::dense(1, n)}, {tokens.data(), {1, n}},
-                 &memory, {h.data(), n, config().d_model});
+    model.hidden(ctx, model.weights(), {Form::chunkwise(), Sequences::dense(1, n)},
+                 {tokens.data(), {1, n}}, &memory, {h.data(), n, config().d_model});
     benchmark::DoNotOptimize(h.data());
   }
   const auto rows = static_cast<double>(n);
@@ -54,12 +56,22 @@ void decode(benchmark::State& state) {
   const auto prompt = text(16);
   session.prompt(prompt);
   for (auto _ : state) benchmark::DoNotOptimize(session.next());
-  bench::report(state, 1, 0, static_cast<double>(model.count_params()) * sizeof(Weight) +
-                              2.0 * static_cast<double>(session.state().bytes()));
+  bench::report(state, 1, 0,
+                static_cast<double>(model.count_params()) * sizeof(Weight) +
+                    2.0 * static_cast<double>(session.state().bytes()));
 }
 
-BENCHMARK(prefill)->ArgsProduct({{512, 4096}, {1, 2}})->ArgNames({"T", "threads"})->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(training_step)->Arg(1)->Arg(2)->ArgName("threads")->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(prefill)
+    ->ArgsProduct({{512, 4096}, {1, 2}})
+    ->ArgNames({"T", "threads"})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK(training_step)
+    ->Arg(1)
+    ->Arg(2)
+    ->ArgName("threads")
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 BENCHMARK(decode<float>)->Unit(benchmark::kMicrosecond);
 BENCHMARK(decode<bfloat16>)->Unit(benchmark::kMicrosecond);
 

@@ -55,7 +55,8 @@ void rms_norm(benchmark::State& state) {
   Operands c(kRows, kWidth, kWidth);
   Cpu ctx(1);
   for (auto _ : state) {
-    norm(ctx, NormKind::rms, 1e-6, kHeads, Window<const float>(), Window<const float>(), c.input(), c.output());
+    norm(ctx, NormKind::rms, 1e-6, kHeads, Window<const float>(), Window<const float>(), c.input(),
+         c.output());
     benchmark::DoNotOptimize(c.y.data());
   }
   bench::report(state, kRows, 0, 8.0 * kRows * kWidth);
@@ -78,7 +79,8 @@ void rotation(benchmark::State& state) {
   const auto log_gamma = log_gamma_pow2(kHeads);
   const std::int64_t position = 0;
   for (auto _ : state) {
-    rotate(ctx, table, {0.125, log_gamma}, kHeads, Sequences::dense(1, kRows), &position, c.input(), c.output());
+    rotate(ctx, table, {0.125, log_gamma}, kHeads, Sequences::dense(1, kRows), &position, c.input(),
+           c.output());
     benchmark::DoNotOptimize(c.y.data());
   }
   bench::report(state, kRows, 0, 8.0 * kRows * kWidth);

@@ -86,7 +86,9 @@ inline void report(benchmark::State& state, double tokens, double flops, double 
 }
 
 inline void name_limits() {
-  const auto text = [](double v) { return std::to_string(static_cast<long long>(v / 1e8) / 10.0).substr(0, 5); };
+  const auto text = [](double v) {
+    return std::to_string(static_cast<long long>(v / 1e8) / 10.0).substr(0, 5);
+  };
   benchmark::AddCustomContext("fma_peak_gflops_one_thread", text(limits().flops));
   benchmark::AddCustomContext("read_gb_per_s_one_thread", text(limits().bytes));
   benchmark::AddCustomContext("vector_bytes", std::to_string(retnet::simd::kVectorBytes));
@@ -95,13 +97,13 @@ inline void name_limits() {
 }  // namespace bench
 
 /// Google Benchmark's main with the limits in the header of its output.
-#define RETNET_BENCH_MAIN()                                             \
-  int main(int argc, char** argv) {                                     \
-    bench::name_limits();                                               \
-    benchmark::Initialize(&argc, argv);                                 \
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;   \
-    benchmark::RunSpecifiedBenchmarks();                                \
-    benchmark::Shutdown();                                              \
-    return 0;                                                           \
-  }                                                                     \
+#define RETNET_BENCH_MAIN()                                           \
+  int main(int argc, char** argv) {                                   \
+    bench::name_limits();                                             \
+    benchmark::Initialize(&argc, argv);                               \
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1; \
+    benchmark::RunSpecifiedBenchmarks();                              \
+    benchmark::Shutdown();                                            \
+    return 0;                                                         \
+  }                                                                   \
   static_assert(true)

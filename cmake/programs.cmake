@@ -15,7 +15,7 @@ endif()
 # without this in tests/odr, since their users would see the warning.
 set(retnet_false_alarms "")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  set(retnet_false_alarms -Wno-restrict -Wno-maybe-uninitialized)
+  set(retnet_false_alarms -Wno-restrict -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()
 
 set(retnet_native_options "")

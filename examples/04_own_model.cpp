@@ -1,5 +1,5 @@
-// The layer inside a model of your own: an Eigen model that cleans noisy signals, trained by its own
-// loop. It must remove three quarters of the noise, on batches and then on a long live signal.
+// The layer inside a model of your own: an Eigen model that cleans noisy signals and trains itself.
+// It must remove three quarters of the noise, on batches and then on a long live signal.
 //
 //   h = x W_in + bias      y = h + retention(h)      estimate = y W_out
 #include <cmath>
@@ -39,9 +39,11 @@ int main() {
   const auto in = layout.add("in", 1, kWidth, {retnet::Init::Kind::normal, 1.0});
   const auto bias = layout.add("bias", 1, kWidth, {});
   // Memories of about 2, 5, 10 and 30 samples; no head norm, as the size of a value matters here.
-  const Retention retention({.d_model = kWidth, .heads = 4,
-                             .decay = retnet::DecayKind::values, .gamma = {0.6, 0.8, 0.9, 0.97},
-                             .head_norm = retnet::NormKind::none}, layout, "retention.");
+  retnet::RetentionConfig config{.d_model = kWidth, .heads = 4};
+  config.decay = retnet::DecayKind::values;
+  config.gamma = {0.6, 0.8, 0.9, 0.97};
+  config.head_norm = retnet::NormKind::none;
+  const Retention retention(config, layout, "retention.");
   const auto out = layout.add("out", 1, kWidth, {retnet::Init::Kind::normal, 0.1});
   retnet::ParamBuffer<float> w(layout), dw(layout);
   retnet::initialize(w, layout, retnet::Seed{1});

@@ -1,5 +1,5 @@
-// Layers compute in any scalar that behaves like a number. Here it is a dual number: a value and its
-// derivative along one direction, so that one forward pass gives the exact directional derivative.
+// Layers compute in any scalar that behaves like a number. Here it is a dual number: a value and
+// its slope along one direction, so that one forward pass gives the exact directional derivative.
 #include <cmath>
 #include <cstdio>
 #include <numbers>

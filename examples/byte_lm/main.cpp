@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// byte_lm: trains a byte-level language model on an English novel in about two minutes, streams text
-// from it with constant memory, and checks that its three forms are one function.
+// byte_lm: trains a byte-level language model on an English novel in about two minutes, streams
+// text from it with constant memory, and checks that its three forms are one function.
 #include <cstdio>
 #include <exception>
 
@@ -44,7 +44,8 @@ double stream(const Model& model, const Options& o) {
 }
 
 double check_forms(const Model& model, Bytes text) {
-  std::printf("The three forms on the trained model, %zu tokens: max |difference| / max |logit|\n", text.size());
+  std::printf("The three forms on the trained model, %zu tokens: max |difference| / max |logit|\n",
+              text.size());
   const double in_float = print_forms(model, text, "float");
   const retnet::RetNetModel<double> wide(model.config(), model.weight_buffer().cast<double>());
   const double in_double = print_forms(wide, text, "double");
@@ -73,8 +74,8 @@ int run(Options o) {
   Trainer trainer(Model(model_config(), {o.seed}), {});
   if (o.resume) resume(o, trainer, log);
   std::printf("RetNet: %td parameters, %td layers of %td heads, %d threads, %.3g minutes%s\n\n",
-              trainer.layout().count(), model_config().layers, model_config().retention.heads, o.threads,
-              o.minutes, o.resume ? " in all, resumed" : "");
+              trainer.layout().count(), model_config().layers, model_config().retention.heads,
+              o.threads, o.minutes, o.resume ? " in all, resumed" : "");
   retnet::Cpu ctx(o.threads);
   log = train(ctx, trainer, corpus.train, o, std::move(log));
   save(o, trainer, log);

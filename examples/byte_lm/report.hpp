@@ -26,7 +26,8 @@ double relative_error(const retnet::RowMatrix<S>& a, const retnet::RowMatrix<S>&
   return std::isfinite(difference) ? static_cast<double>(difference / largest) : HUGE_VAL;
 }
 
-// Logits of `text` in one form after the other; returns the largest difference from the parallel form.
+// Logits of `text` in one form after the other; returns the largest difference from the parallel
+// form.
 template <class S>
 double print_forms(const retnet::RetNetModel<S>& model, Bytes text, const char* scalar) {
   using Tokens = retnet::RowMatrix<retnet::Token>;
@@ -80,8 +81,8 @@ inline Cost token_cost(const Model& model, Bytes text, Index position, int threa
     for (Index i = 0; i < n; ++i)
       tokens[static_cast<std::size_t>(i)] =
           text[static_cast<std::size_t>(state.position() + i) % text.size()];
-    model.hidden(ctx, model.weights(), {form, retnet::Sequences::dense(1, n)}, {tokens.data(), {1, n}},
-                 &state, {h.data(), n, model.config().d_model});
+    model.hidden(ctx, model.weights(), {form, retnet::Sequences::dense(1, n)},
+                 {tokens.data(), {1, n}}, &state, {h.data(), n, model.config().d_model});
   };
   while (state.position() < position)
     run(retnet::Form::chunkwise(), std::min<Index>(kRead, position - state.position()));
@@ -94,7 +95,8 @@ inline Cost token_cost(const Model& model, Bytes text, Index position, int threa
 
 // A whole text of `length` tokens in one form, as that form is used: parallel at once, chunkwise in
 // pieces of one chunk, recurrent token by token.
-inline Cost text_cost(const Model& model, Bytes text, Index length, retnet::Form form, int threads) {
+inline Cost text_cost(const Model& model, Bytes text, Index length, retnet::Form form,
+                      int threads) {
   retnet::Cpu ctx(threads);
   auto state = model.initial_state();
   const Index piece = form.kind == retnet::Form::Kind::parallel    ? length
@@ -109,8 +111,8 @@ inline Cost text_cost(const Model& model, Bytes text, Index length, retnet::Form
     model.hidden(ctx, model.weights(), {form, retnet::Sequences::dense(1, n)},
                  {tokens.data() + i, {1, n}}, &state, {h.data(), n, model.config().d_model});
   }
-  return {since(start), state.bytes() + ctx.peak_bytes() +
-                            static_cast<std::size_t>(h.size()) * sizeof(float)};
+  return {since(start),
+          state.bytes() + ctx.peak_bytes() + static_cast<std::size_t>(h.size()) * sizeof(float)};
 }
 
 }  // namespace byte_lm

@@ -45,7 +45,9 @@ struct TrainLog {
   Index tokens = 0;
   bool interrupted = false;
 
-  double tokens_per_second() const { return seconds > 0.0 ? static_cast<double>(tokens) / seconds : 0.0; }
+  double tokens_per_second() const {
+    return seconds > 0.0 ? static_cast<double>(tokens) / seconds : 0.0;
+  }
 };
 
 // Bits per byte of a text, read in one go: the state is carried from segment to segment.
@@ -57,20 +59,23 @@ inline double bits_per_byte(retnet::Cpu& ctx, const Model& model, Bytes text) {
   const auto size = static_cast<Index>(tokens.size());
   for (Index i = 0; i + 1 < size; i += kSegment) {
     const Index n = std::min(kSegment, size - 1 - i);
-    const auto part = model.loss(ctx, model.weights(),
-                                 {retnet::Form::chunkwise(), retnet::Sequences::dense(1, n)},
-                                 {tokens.data() + i, {1, n}}, {tokens.data() + i + 1, {1, n}}, &state);
+    const auto part = model.loss(
+        ctx, model.weights(), {retnet::Form::chunkwise(), retnet::Sequences::dense(1, n)},
+        {tokens.data() + i, {1, n}}, {tokens.data() + i + 1, {1, n}}, &state);
     total.sum += part.sum;
     total.rows += part.rows;
   }
   return bits(total.mean());
 }
 
-inline std::filesystem::path checkpoint_path(const Options& o) { return o.out / "checkpoint.safetensors"; }
+inline std::filesystem::path checkpoint_path(const Options& o) {
+  return o.out / "checkpoint.safetensors";
+}
 
 inline void save(const Options& o, const Trainer& trainer, const TrainLog& log) {
   retnet::save_training(checkpoint_path(o), trainer,
-                        {{"seconds", log.seconds}, {"tokens", static_cast<double>(log.tokens)},
+                        {{"seconds", log.seconds},
+                         {"tokens", static_cast<double>(log.tokens)},
                          {"seed", static_cast<double>(o.seed)}});
 }
 
@@ -82,7 +87,8 @@ inline void resume(Options& o, Trainer& trainer, TrainLog& log) {
   o.seed = static_cast<std::uint64_t>(counters.at("seed"));
 }
 
-inline TrainLog train(retnet::Cpu& ctx, Trainer& trainer, Bytes text, const Options& o, TrainLog log) {
+inline TrainLog train(retnet::Cpu& ctx, Trainer& trainer, Bytes text, const Options& o,
+                      TrainLog log) {
   using Clock = std::chrono::steady_clock;
   const double limit = o.minutes * 60.0, before = log.seconds;
   const retnet::RandomCrops<std::uint8_t> crops(text, kBatch, kLength, {o.seed + 1});

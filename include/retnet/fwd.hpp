@@ -13,13 +13,18 @@
 namespace retnet::inline RETNET_ABI {
 
 // core: data and execution
-template <class S, int Rank> class View;
-template <class S> struct Window;
-template <class T> class Buffer;
+template <class S, int Rank>
+class View;
+template <class S>
+struct Window;
+template <class T>
+class Buffer;
 struct Param;
 class ParamLayout;
-template <class S> class ParamRef;
-template <class S> class ParamBuffer;
+template <class S>
+class ParamRef;
+template <class S>
+class ParamBuffer;
 struct Seed;
 class Sequences;
 class Workspace;
@@ -34,15 +39,21 @@ struct BlockConfig;
 struct Form;
 struct Pass;
 struct DropoutKey;
-template <class S> class RetentionState;
-template <ComputeScalar Scalar, class Weight> class MultiScaleRetention;
-template <ComputeScalar Scalar, class Weight> class FeedForward;
-template <ComputeScalar Scalar, class Weight> class RetNetBlock;
+template <class S>
+class RetentionState;
+template <ComputeScalar Scalar, class Weight>
+class MultiScaleRetention;
+template <ComputeScalar Scalar, class Weight>
+class FeedForward;
+template <ComputeScalar Scalar, class Weight>
+class RetNetBlock;
 
 // model
 struct RetNetConfig;
 struct ModelSize;
-template <class S> class ModelState;
-template <ComputeScalar Scalar, class Weight> class RetNetModel;
+template <class S>
+class ModelState;
+template <ComputeScalar Scalar, class Weight>
+class RetNetModel;
 
 }  // namespace retnet::inline RETNET_ABI

@@ -7,18 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "support/message_of.hpp"
+
 namespace retnet {
 namespace {
 
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const std::invalid_argument& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
-}
+using test::message_of;
 
 void expect_segments(const Sequences& s, const std::vector<Segment>& expected) {
   ASSERT_EQ(s.count(), static_cast<Index>(expected.size()));

@@ -7,9 +7,12 @@
 #include <utility>
 
 #include "retnet/core/tensor.hpp"
+#include "support/message_of.hpp"
 
 namespace retnet {
 namespace {
+
+using test::message_of;
 
 using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using ColumnMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
@@ -102,16 +105,6 @@ TYPED_TEST(ViewTest, TakesVectorsAsRowsOrColumns) {
   Eigen::Matrix<S, Eigen::Dynamic, 1> column(4);
   EXPECT_EQ((View<S, 3>(row).dims()), (Dims3{1, 1, 4}));
   EXPECT_EQ((View<S, 3>(column).dims()), (Dims3{1, 4, 1}));
-}
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const std::invalid_argument& e) {
-    return e.what();
-  }
-  return "";
 }
 
 TEST(View, RejectsRowsThatAreNotContiguous) {

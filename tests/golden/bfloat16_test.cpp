@@ -15,8 +15,7 @@ class Bfloat16 : public testing::TestWithParam<std::string> {
   const Array& ids = c.io().at("input_ids");
   const Buffer<Token> tokens = tokens_of(ids);
   const Sequences sequences = sequences_of(ids, nullptr);
-  const RetNetModel<float, bfloat16> model =
-      load<float, bfloat16>(c, Normalization::torchscale);
+  const RetNetModel<float, bfloat16> model = load<float, bfloat16>(c, Normalization::torchscale);
 };
 
 std::vector<std::string> cases_in_bfloat16() {
@@ -77,7 +76,8 @@ TEST(Bfloat16Run, IsNear) {
   const auto model = load<float, bfloat16>(c, Normalization::none);
   const Array& ids = c.io().at("input_ids");
   Cpu ctx;
-  const auto y = logits_of(ctx, model, Form::parallel(), sequences_of(ids, nullptr), tokens_of(ids));
+  const auto y =
+      logits_of(ctx, model, Form::parallel(), sequences_of(ids, nullptr), tokens_of(ids));
   EXPECT_LE(error(y, golden), 3e-2);
   double difference = 0.0, size = 0.0;
   for (Index i = 0; i < y.size(); ++i) {

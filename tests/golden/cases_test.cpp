@@ -15,16 +15,16 @@ void expect_present(const List& found, const std::vector<std::string>& expected)
 }
 
 TEST(GoldenCases, ArePresent) {
-  expect_present(names("torchscale_v2_"),
-                 {"torchscale_v2_decoder_prefix", "torchscale_v2_large_scores",
-                  "torchscale_v2_lnemb_scale", "torchscale_v2_plain_init", "torchscale_v2_postnorm",
-                  "torchscale_v2_shared_embedding"});
+  expect_present(
+      names("torchscale_v2_"),
+      {"torchscale_v2_decoder_prefix", "torchscale_v2_large_scores", "torchscale_v2_lnemb_scale",
+       "torchscale_v2_plain_init", "torchscale_v2_postnorm", "torchscale_v2_shared_embedding"});
   expect_present(names("fla_"), {"fla_bf16", "fla_gqa", "fla_left_padded", "fla_packed"});
-  expect_present(names("", "op_retention"),
-                 {"op_retention/t128_gamma1", "op_retention/t130_packed",
-                  "op_retention/t1_scalar_dims", "op_retention/t2_k1_v3",
-                  "op_retention/t40_gamma_tiny", "op_retention/t50_no_grad_large_values",
-                  "op_retention/t65_k20_v43"});
+  expect_present(
+      names("", "op_retention"),
+      {"op_retention/t128_gamma1", "op_retention/t130_packed", "op_retention/t1_scalar_dims",
+       "op_retention/t2_k1_v3", "op_retention/t40_gamma_tiny",
+       "op_retention/t50_no_grad_large_values", "op_retention/t65_k20_v43"});
   expect_present(names("", "op_gated"), {"op_gated/g_t100_packed", "op_gated/g_t130_strong",
                                          "op_gated/g_t33_k8_v12", "op_gated/g_t64_zero"});
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Checkpoints of fla-org/flash-linear-attention. One maths for all modes: every form must give every
-// mode of the reference.
+// Checkpoints of fla-org/flash-linear-attention. One maths for all modes: every form must give
+// every mode of the reference.
 
 #include <gtest/gtest.h>
 
@@ -20,8 +20,8 @@ class Fla : public testing::TestWithParam<std::string> {
   const Sequences sequences = sequences_of(ids, nullptr);
 };
 
-const std::array<Form, 6> kForms{Form::parallel(),    Form::recurrent(),   Form::chunkwise(64),
-                                 Form::chunkwise(1),  Form::chunkwise(16), Form::chunkwise(1000)};
+const std::array<Form, 6> kForms{Form::parallel(),   Form::recurrent(),   Form::chunkwise(64),
+                                 Form::chunkwise(1), Form::chunkwise(16), Form::chunkwise(1000)};
 
 template <class Context>
 void expect_every_form(Context& ctx, const Case& c, const Sequences& sequences,
@@ -54,7 +54,8 @@ TEST_P(Fla, EveryFormIsEveryModeInPlainLoops) {
 TEST_P(Fla, TokenByToken) {
   Cpu ctx;
   const Array& golden = c.io().at("logits.recurrent");
-  EXPECT_LE(error(stepwise_logits(ctx, load<double>(c, Normalization::none), ids), oracle), kDouble);
+  EXPECT_LE(error(stepwise_logits(ctx, load<double>(c, Normalization::none), ids), oracle),
+            kDouble);
   EXPECT_LE(error(stepwise_logits(ctx, load<float>(c, Normalization::none), ids), golden),
             c.tolerance("recurrent"));
 }

@@ -2,7 +2,8 @@
 // Golden cases: what the reference implementations of other RetNets compute, and how their weights
 // and configurations read here. data/README.md says what the files hold.
 //
-// Whatever a case.json announces must be in the files: a missing tensor throws, and so fails a test.
+// Whatever a case.json announces must be in the files: a missing tensor throws, and so fails a
+// test.
 #pragma once
 
 #include <algorithm>
@@ -30,8 +31,8 @@ namespace retnet::golden {
 /// The folders of data/<group> whose names start with `prefix`, in order.
 inline std::vector<std::string> names(const std::string& prefix, const std::string& group = "") {
   std::vector<std::string> out;
-  for (const auto& entry : std::filesystem::directory_iterator(
-           std::filesystem::path(RETNET_GOLDEN_DIR) / group)) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::path(RETNET_GOLDEN_DIR) / group)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with(prefix) && std::filesystem::exists(entry.path() / "case.json"))
       out.push_back(group.empty() ? name : group + "/" + name);
@@ -65,9 +66,7 @@ T value_or(const nlohmann::json& json, const char* key, T otherwise) {
 class Case {
  public:
   explicit Case(const std::string& name)
-      : name_(name),
-        info_(read_json(folder() / "case.json")),
-        io_(folder() / "io.safetensors") {
+      : name_(name), info_(read_json(folder() / "case.json")), io_(folder() / "io.safetensors") {
     if (!std::filesystem::exists(folder() / "config.json")) return;  // of an operator: no model
     config_ = read_json(folder() / "config.json");
     model_ = Archive(folder() / "model.safetensors");
@@ -84,9 +83,7 @@ class Case {
   }
 
  private:
-  std::filesystem::path folder() const {
-    return std::filesystem::path(RETNET_GOLDEN_DIR) / name_;
-  }
+  std::filesystem::path folder() const { return std::filesystem::path(RETNET_GOLDEN_DIR) / name_; }
 
   std::string name_;
   nlohmann::json info_, config_;
@@ -102,9 +99,7 @@ inline Activation activation_of(const std::string& name) {
   throw std::runtime_error("unknown activation " + name);
 }
 
-inline std::string prefix_of(const Case& c) {
-  return c.info().at("key_prefix").get<std::string>();
-}
+inline std::string prefix_of(const Case& c) { return c.info().at("key_prefix").get<std::string>(); }
 
 inline RetNetConfig torchscale_config(const Case& c, Normalization normalization) {
   const auto& j = c.config();
@@ -240,8 +235,7 @@ ParamBuffer<W> weights_of(const Case& c, const ParamLayout& layout) {
       throw std::runtime_error(c.name() + ": " + source.key + " does not fit " + entry.name);
     const Index offset = source.first_row * entry.place.cols;
     for (Index i = 0; i < entry.place.size(); ++i)
-      out[entry.place].data[i] =
-          scalar_cast<W>(array.values[static_cast<std::size_t>(offset + i)]);
+      out[entry.place].data[i] = scalar_cast<W>(array.values[static_cast<std::size_t>(offset + i)]);
     used += entry.place.size();
   }
   Index given = 0;

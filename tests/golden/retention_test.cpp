@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The retention operators against a float64 recurrence written in another language: outputs, final
-// states, and the gradients of q, k, v, initial state and decay, with a fixed decay and a gated one.
+// states, and the gradients of q, k, v, initial state and decay, with a fixed decay and a gated
+// one.
 
 #include <gtest/gtest.h>
 
@@ -45,13 +46,14 @@ struct Operands {
   }
 
   RetentionInput<S> input() const {
-    return {{q.data(), rows, heads * dk},
-            {k.data(), rows, heads * dk},
-            {v.data(), rows, heads * dv},
-            heads,
-            heads,
-            {log_gamma, gate.empty() ? Window<const S>() : Window<const S>(gate.data(), rows, heads)},
-            &sequences};
+    return {
+        {q.data(), rows, heads * dk},
+        {k.data(), rows, heads * dk},
+        {v.data(), rows, heads * dv},
+        heads,
+        heads,
+        {log_gamma, gate.empty() ? Window<const S>() : Window<const S>(gate.data(), rows, heads)},
+        &sequences};
   }
   Index state_size() const { return sequences.count() * heads * dk * dv; }
   Buffer<S> state() const {

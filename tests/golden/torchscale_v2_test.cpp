@@ -4,8 +4,8 @@
 
 #include <gtest/gtest.h>
 
-#include "golden/golden.hpp"
 #include "golden/generation.hpp"
+#include "golden/golden.hpp"
 
 namespace retnet::golden {
 namespace {

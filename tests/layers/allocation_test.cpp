@@ -29,21 +29,24 @@ void expect_none_when_warm(const Layer& layer, Index width, const std::string& n
       Buffer<float> y(x.size());
       const std::array<Index, 3> dims{2, length, width};
       const auto step = [&, f = form] {
-        layer.forward(ctx, f, ConstView<float, 3>(x.data(), dims), &state, View<float, 3>(y.data(), dims));
+        layer.forward(ctx, f, ConstView<float, 3>(x.data(), dims), &state,
+                      View<float, 3>(y.data(), dims));
       };
       step();
       // Which of two threads gets a task is up to chance, so each may warm up late, but only once.
       int quiet = 0;
       for (int call = 0; call < (threads == 1 ? 20 : 5000) && quiet < 20; ++call)
         quiet = count_allocations(step) == 0 ? quiet + 1 : 0;
-      EXPECT_EQ(quiet, 20) << name << " " << form.name() << " T" << length << " threads " << threads;
+      EXPECT_EQ(quiet, 20) << name << " " << form.name() << " T" << length << " threads "
+                           << threads;
     }
   }
 }
 
 TEST(Allocations, NoneInAWarmLayer) {
   for (const auto& v : some_variants())
-    expect_none_when_warm(random_layer<MultiScaleRetention<float>>(v.config), v.config.d_model, v.name);
+    expect_none_when_warm(random_layer<MultiScaleRetention<float>>(v.config), v.config.d_model,
+                          v.name);
 }
 
 TEST(Allocations, NoneInAWarmBlock) {

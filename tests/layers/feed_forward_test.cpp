@@ -43,7 +43,10 @@ std::vector<FeedForwardConfig> configs() {
     for (const auto activation : {Activation::identity, Activation::relu, Activation::gelu,
                                   Activation::swish, Activation::sigmoid})
       for (const bool bias : {false, true})
-        out.push_back({.d_model = kWidth, .hidden = kHidden, .kind = kind, .activation = activation,
+        out.push_back({.d_model = kWidth,
+                       .hidden = kHidden,
+                       .kind = kind,
+                       .activation = activation,
                        .bias = bias});
   return out;
 }
@@ -100,7 +103,8 @@ TEST(FeedForward, BackwardMatchesFiniteDifferences) {
       Buffer<double> dx(x.size());
       dx.fill(1.0);
       const double beta = 0.5;  // dx = gradient + beta dx
-      b.part.backward_rows(ctx, b.weights.ref(), pass, Window<const double>(x.data(), kRows, kWidth), saved,
+      b.part.backward_rows(ctx, b.weights.ref(), pass,
+                           Window<const double>(x.data(), kRows, kWidth), saved,
                            Window<const double>(c.data(), kRows, kWidth), dw.ref(),
                            Window<double>(dx.data(), kRows, kWidth), beta);
       for (double& d : dx) d -= beta;
@@ -123,7 +127,8 @@ TEST(FeedForward, BackwardMatchesFiniteDifferences) {
 
 TEST(FeedForward, RefusesWhatDoesNotFit) {
   ParamLayout layout;
-  expect_error([&] { FeedForward<float>({.d_model = 0}, layout, ""); }, {"FeedForward", "d_model = 0"});
+  expect_error([&] { FeedForward<float>({.d_model = 0}, layout, ""); },
+               {"FeedForward", "d_model = 0"});
   expect_error([&] { FeedForward<float>({.d_model = 4, .hidden = -1}, layout, ""); },
                {"FeedForward", "hidden = -1", "mend: "});
   for (const double rate : {-0.1, 1.0, std::nan("")})

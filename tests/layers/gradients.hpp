@@ -52,8 +52,9 @@ struct LossOf {
   double loss(Context& ctx, Form form) const {
     State state = initial;
     Buffer<S> y(x.size());
-    layer.forward(ctx, ParamRef<const S>(weights.ref()), pass(form), ConstView<S, 3>(x.data(), dims()),
-                  state.empty() ? nullptr : &state, View<S, 3>(y.data(), dims()));
+    layer.forward(ctx, ParamRef<const S>(weights.ref()), pass(form),
+                  ConstView<S, 3>(x.data(), dims()), state.empty() ? nullptr : &state,
+                  View<S, 3>(y.data(), dims()));
     double total = 0.0;
     for (Index i = 0; i < y.size(); ++i)
       if (c[i] != S(0)) total += static_cast<double>(c[i]) * static_cast<double>(y[i]);
@@ -74,8 +75,9 @@ struct LossOf {
     State state = initial;
     Buffer<S> y(x.size()), dy = c;
     typename Layer::Saved saved;
-    layer.forward(ctx, ParamRef<const S>(weights.ref()), pass(form), ConstView<S, 3>(x.data(), dims()),
-                  state.empty() ? nullptr : &state, View<S, 3>(y.data(), dims()), &saved);
+    layer.forward(ctx, ParamRef<const S>(weights.ref()), pass(form),
+                  ConstView<S, 3>(x.data(), dims()), state.empty() ? nullptr : &state,
+                  View<S, 3>(y.data(), dims()), &saved);
     Gradient g{Buffer<S>(x.size()), ParamBuffer<S>(layer.layout()), initial};
     if (!initial.empty()) std::copy(d.begin(), d.end(), g.dstate.flat().begin());
     const Index n = sequences.rows();
@@ -83,8 +85,8 @@ struct LossOf {
     const Window<S> dx(g.dx.data(), n, width), out(dy.data(), n, width);
     State* dstate = initial.empty() ? nullptr : &g.dstate;
     if constexpr (requires { layer.mixer(); }) {
-      layer.backward_rows(ctx, ParamRef<const S>(weights.ref()), pass(form), in, saved, out, g.dw.ref(),
-                          dx, dstate);
+      layer.backward_rows(ctx, ParamRef<const S>(weights.ref()), pass(form), in, saved, out,
+                          g.dw.ref(), dx, dstate);
     } else {
       layer.backward_rows(ctx, ParamRef<const S>(weights.ref()), pass(form), in, saved,
                           Window<const S>(out), g.dw.ref(), dx, S(0), dstate);

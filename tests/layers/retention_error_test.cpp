@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What does not fit is refused at the door: the message names the class, what was given and what was
-// expected. And what does fit comes in as any Eigen type.
+// What does not fit is refused at the door: the message names the class, what was given and what
+// was expected. And what does fit comes in as any Eigen type.
 
 #include <gtest/gtest.h>
 
@@ -41,17 +41,25 @@ TEST(RetentionConfigErrors, SizesThatDoNotDivide) {
   expect_config_error([](auto& c) { c.d_key = 18; }, {"d_key = 18", "heads = 4"});
   expect_config_error([](auto& c) { c.d_value = 42; }, {"d_value = 42", "heads = 4"});
   expect_config_error([](auto& c) { c.d_key = -8; }, {"d_key = -8"});
-  expect_config_error([](auto& c) { c.kv_heads = 3; c.d_key = 8; }, {"heads = 4", "kv_heads = 3"});
-  expect_config_error([](auto& c) { c.kv_heads = 8; c.d_key = 8; }, {"heads = 4", "kv_heads = 8"});
+  expect_config_error(
+      [](auto& c) {
+        c.kv_heads = 3;
+        c.d_key = 8;
+      },
+      {"heads = 4", "kv_heads = 3"});
+  expect_config_error(
+      [](auto& c) {
+        c.kv_heads = 8;
+        c.d_key = 8;
+      },
+      {"heads = 4", "kv_heads = 8"});
   expect_config_error([](auto& c) { c.kv_heads = -1; }, {"kv_heads = -1"});
   expect_config_error([](auto& c) { c.d_key = 12; }, {"Dk = 3"});  // odd, and rotation on
 }
 
 TEST(RetentionConfigErrors, NumbersOutOfRange) {
   const auto even = [](auto& c) { c.d_key = 16; };
-  const auto with = [&](auto change) {
-    return [=](RetentionConfig& c) { even(c), change(c); };
-  };
+  const auto with = [&](auto change) { return [=](RetentionConfig& c) { even(c), change(c); }; };
   expect_config_error(with([](auto& c) { c.head_norm_eps = kNan; }), {"head_norm_eps = nan"});
   expect_config_error(with([](auto& c) { c.head_norm_eps = -1e-6; }), {"head_norm_eps = -1e-06"});
   expect_config_error(with([](auto& c) { c.theta_base = kNan; }), {"theta_base = nan"});
@@ -86,10 +94,16 @@ TEST(RetentionConfigErrors, NumbersOutOfRange) {
 
 TEST(RetentionConfigErrors, Contradictions) {
   const auto even = [](auto& c) { c.d_key = 16; };
-  expect_config_error([&](auto& c) { even(c), c.gamma = {0.5, 0.5, 0.5, 0.5}; },
-                      {"gamma is given", "DecayKind::values"});
-  expect_config_error([&](auto& c) { even(c), c.theta_values = {1.0, 0.5}; },
-                      {"theta_values is given", "ThetaKind::values"});
+  expect_config_error(
+      [&](auto& c) {
+        even(c), c.gamma = {0.5, 0.5, 0.5, 0.5};
+      },
+      {"gamma is given", "DecayKind::values"});
+  expect_config_error(
+      [&](auto& c) {
+        even(c), c.theta_values = {1.0, 0.5};
+      },
+      {"theta_values is given", "ThetaKind::values"});
   expect_config_error([&](auto& c) { even(c), c.decay = DecayKind::gated; },
                       {"gated", "Normalization::none"});
   expect_config_error(
@@ -103,11 +117,12 @@ TEST(RetentionConfigErrors, Contradictions) {
 
 class RetentionErrors : public testing::Test {
  protected:
-  RetentionErrors() : layer([] {
-      RetentionConfig c = kConfig;
-      c.d_key = 16;
-      return c;
-    }()) {}
+  RetentionErrors()
+      : layer([] {
+          RetentionConfig c = kConfig;
+          c.d_key = 16;
+          return c;
+        }()) {}
   Layer layer;
   Tensor3<float> x{2, 5, 12};
   void SetUp() override { x.setRandom(); }
@@ -135,7 +150,8 @@ TEST_F(RetentionErrors, NoTokens) {
   auto state = layer.initial_state(2);
   expect_error([&] { (void)layer.forward_parallel(none); },
                {"MultiScaleRetention", "forward_parallel", "[2,0,12]", "positive"});
-  expect_error([&] { (void)layer.forward_recurrent(none, state); }, {"forward_recurrent", "[2,0,12]"});
+  expect_error([&] { (void)layer.forward_recurrent(none, state); },
+               {"forward_recurrent", "[2,0,12]"});
   const Tensor3<float> no_batch(0, 5, 12);
   expect_error([&] { (void)layer.forward_chunkwise(no_batch, state); },
                {"forward_chunkwise", "[0,5,12]"});
@@ -199,8 +215,8 @@ TEST_F(RetentionErrors, SequencesAndViewsThatDoNotFit) {
   const ConstView<float, 3> in(rows_in.data(), {2, 5, 12});
   expect_error(
       [&] {
-        layer.forward(ctx, layer.weights(), Pass{Form::parallel(), Sequences::dense(2, 4)}, in, nullptr,
-                      View<float, 3>(y.data(), {2, 5, 12}));
+        layer.forward(ctx, layer.weights(), Pass{Form::parallel(), Sequences::dense(2, 4)}, in,
+                      nullptr, View<float, 3>(y.data(), {2, 5, 12}));
       },
       {"MultiScaleRetention", "[2,5,12]", "8 rows"});
   expect_error(
@@ -213,7 +229,8 @@ TEST_F(RetentionErrors, SequencesAndViewsThatDoNotFit) {
   const Layer part(layer.config(), layout, "part.");
   EXPECT_FALSE(part.owns_weights());
   expect_error([&] { (void)part.forward_parallel(x); }, {"MultiScaleRetention", "part of a model"});
-  expect_error([&] { const Layer again(layer.config(), layout, "part."); }, {"part.q_proj", "twice"});
+  expect_error([&] { const Layer again(layer.config(), layout, "part."); },
+               {"part.q_proj", "twice"});
 }
 
 // Tensor, TensorMap, Matrix and Map give the same numbers in the plain type of what was given.
@@ -234,7 +251,8 @@ TEST_F(RetentionErrors, EveryEigenTypeComesIn) {
   const Eigen::Map<const Matrix> second(x.data() + 60, 5, 12);
   auto one = layer.initial_state();
   const Matrix from_matrix = layer.forward_recurrent(second, one);
-  EXPECT_LE(relative_error(std::span<const float>(from_matrix.data(), 60), expected.subspan(60)), 1e-5);
+  EXPECT_LE(relative_error(std::span<const float>(from_matrix.data(), 60), expected.subspan(60)),
+            1e-5);
   const Matrix plain = second;
   const Matrix again = layer.forward_parallel(plain);
   EXPECT_TRUE(same_bits(std::span<const float>(again.data(), 60), expected.subspan(60)));

@@ -83,8 +83,8 @@ INSTANTIATE_TEST_SUITE_P(T, Forms, testing::ValuesIn(kTokens), testing::PrintToS
 INSTANTIATE_TEST_SUITE_P(T, FormsFromAState, testing::Values(1, 2, 63, 64, 65),
                          testing::PrintToStringParamName());
 
-// Head norms divide by sqrt(square + eps): with activations as small as at initialisation eps decides
-// the size of the output, and forms that scale differently fall apart.
+// Head norms divide by sqrt(square + eps): with activations as small as at initialisation eps
+// decides the size of the output, and forms that scale differently fall apart.
 TEST(Epsilon, FormsAreEqualAtEveryEpsilon) {
   for (const NormKind kind : {NormKind::rms, NormKind::layer})
     for (const Normalization normalization :

@@ -27,8 +27,9 @@ void expect_finite_differences(const Layer<double>& layer, const Sequences& sequ
     const auto w = f.weights[entry.place];
     const auto dw = g.dw[entry.place];
     const auto n = static_cast<std::size_t>(entry.place.size());
-    EXPECT_LE(gradient_error(std::span<double>(w.data, n), std::span<const double>(dw.data, n), loss, 10),
-              kLimit)
+    EXPECT_LE(
+        gradient_error(std::span<double>(w.data, n), std::span<const double>(dw.data, n), loss, 10),
+        kLimit)
         << name << " " << entry.name;
   }
   if (!with_state) return;
@@ -36,8 +37,8 @@ void expect_finite_differences(const Layer<double>& layer, const Sequences& sequ
       << name << " state";
 }
 
-// With a negligible eps the head norm of a first token has unbounded curvature where its score is near
-// zero: finite differences and float would measure that and not the code.
+// With a negligible eps the head norm of a first token has unbounded curvature where its score is
+// near zero: finite differences and float would measure that and not the code.
 Variant smooth(Variant v) {
   v.config.head_norm_eps = 1.0;
   return v;
@@ -57,7 +58,8 @@ TEST_P(Gradients, MatchFiniteDifferences) {
 
 // What the forms share is one function, so its gradient is one as well.
 template <class S>
-void expect_one_gradient(const Variant& v, const Sequences& sequences, bool with_state, double limit) {
+void expect_one_gradient(const Variant& v, const Sequences& sequences, bool with_state,
+                         double limit) {
   const auto layer = random_layer<Layer<S>>(v.config);
   const LossOf<Layer<S>, S> f(layer, sequences, v.config.d_model, with_state);
   Reference plain;
@@ -121,8 +123,8 @@ TEST(GradientsOfSequences, WeightGradientsAccumulate) {
   Buffer<double> y(f.x.size()), dx(f.x.size());
   dx.fill(2.0);
   layer.forward(ctx, ParamRef<const double>(f.weights.ref()), f.pass(Form::parallel()),
-                ConstView<double, 3>(f.x.data(), f.dims()), nullptr, View<double, 3>(y.data(), f.dims()),
-                &saved);
+                ConstView<double, 3>(f.x.data(), f.dims()), nullptr,
+                View<double, 3>(y.data(), f.dims()), &saved);
   auto twice = once.dw;
   layer.backward_rows(ctx, ParamRef<const double>(f.weights.ref()), f.pass(Form::parallel()),
                       Window<const double>(f.x.data(), rows, width), saved,
@@ -130,7 +132,8 @@ TEST(GradientsOfSequences, WeightGradientsAccumulate) {
                       Window<double>(dx.data(), rows, width), 0.5);
   for (const auto& entry : layer.layout().entries())
     for (Index i = 0; i < entry.place.size(); ++i)
-      EXPECT_NEAR(twice[entry.place].data[i], 2.0 * once.dw[entry.place].data[i], 1e-12) << entry.name;
+      EXPECT_NEAR(twice[entry.place].data[i], 2.0 * once.dw[entry.place].data[i], 1e-12)
+          << entry.name;
   for (Index i = 0; i < dx.size(); ++i) EXPECT_NEAR(dx[i], 1.0 + once.dx[i], 1e-12);
 }
 

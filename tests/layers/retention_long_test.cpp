@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A million tokens, one by one in float, against the chunkwise form: neither the state nor the angle
-// of a position drifts.
+// A million tokens, one by one in float, against the chunkwise form: neither the state nor the
+// angle of a position drifts.
 
 #include <gtest/gtest.h>
 
@@ -66,7 +66,8 @@ void expect_no_drift(const RetentionConfig& config) {
   const MultiScaleRetention<double> exact(config, layer.weight_buffer().cast<double>());
   const auto truth = in_chunks(exact, wide);
   EXPECT_LE(relative_error(steps.last, truth.last), 1e-5);
-  EXPECT_LE(relative_error(std::as_const(steps.state).flat(), std::as_const(truth.state).flat()), 1e-5);
+  EXPECT_LE(relative_error(std::as_const(steps.state).flat(), std::as_const(truth.state).flat()),
+            1e-5);
 }
 
 TEST(AMillionTokens, RowSum) {

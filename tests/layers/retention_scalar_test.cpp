@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Scalars that have no vector kernels run the plain loops under Cpu, and bfloat16 weights are read as
-// the floats they stand for.
+// Scalars that have no vector kernels run the plain loops under Cpu, and bfloat16 weights are read
+// as the floats they stand for.
 
 #include <gtest/gtest.h>
 
@@ -75,21 +75,20 @@ void expect_double_results() {
       EXPECT_LE(error.value(), 1e-12) << v.name << form.name();
     }
     ASSERT_FALSE(trace.empty());
-    for (const char* path : trace)
-      EXPECT_TRUE(std::string(path).ends_with(": reference")) << path;
+    for (const char* path : trace) EXPECT_TRUE(std::string(path).ends_with(": reference")) << path;
   }
 }
 
 TEST(CustomScalars, LongDoubleFallsToTheLoops) { expect_double_results<long double>(); }
 TEST(CustomScalars, DualFallsToTheLoops) { expect_double_results<Dual>(); }
 
-// With the derivative of x along u in the dual part, the layer computes dy/du; backward must agree to
-// rounding, which no finite difference could tell.
+// With the derivative of x along u in the dual part, the layer computes dy/du; backward must agree
+// to rounding, which no finite difference could tell.
 TEST(CustomScalars, DualDifferentiatesLikeBackward) {
   for (const auto& v : some_variants()) {
     const auto layer = random_layer<MultiScaleRetention<double>>(v.config);
-    const LossOf<MultiScaleRetention<double>, double> f(layer, Sequences::dense(2, 7), v.config.d_model,
-                                                        false);
+    const LossOf<MultiScaleRetention<double>, double> f(layer, Sequences::dense(2, 7),
+                                                        v.config.d_model, false);
     Cpu ctx;
     const auto g = f.gradient(ctx, Form::chunkwise(3));
     const auto u = random_normal<double>(f.x.size(), 21);
@@ -106,7 +105,8 @@ TEST(CustomScalars, DualDifferentiatesLikeBackward) {
   }
 }
 
-// bfloat16 holds 8 bits: weights are off by 2^-9 at most, and outputs by what the layer makes of it.
+// bfloat16 holds 8 bits: weights are off by 2^-9 at most, and outputs by what the layer makes of
+// it.
 TEST(Bfloat16Weights, FormsAreEqualAndNearTheFloatLayer) {
   constexpr double kBound = 3e-2;
   for (const auto& v : some_variants()) {
@@ -121,9 +121,11 @@ TEST(Bfloat16Weights, FormsAreEqualAndNearTheFloatLayer) {
     const auto y = run(ctx, narrow, Form::parallel(), sequences, x);
     EXPECT_LE(relative_error(y, run(ctx, layer, Form::parallel(), sequences, x)), kBound) << v.name;
     for (const Form form : forms(65)) {
-      EXPECT_LE(relative_error(run(ctx, narrow, form, sequences, x), y), 1e-5) << v.name << form.name();
+      EXPECT_LE(relative_error(run(ctx, narrow, form, sequences, x), y), 1e-5)
+          << v.name << form.name();
       EXPECT_LE(relative_error(run(plain, narrow, form, sequences, x), y), 1e-5) << v.name;
-      EXPECT_TRUE(same_bits(run(ctx, widened, form, sequences, x), run(ctx, narrow, form, sequences, x)))
+      EXPECT_TRUE(
+          same_bits(run(ctx, widened, form, sequences, x), run(ctx, narrow, form, sequences, x)))
           << v.name << form.name();
     }
     auto state = narrow.initial_state(2);

@@ -73,15 +73,15 @@ TYPED_TEST(RetentionSequences, StatesPassBetweenContexts) {
   this->for_layers([&](const Variant& v, const auto& layer) {
     const Index width = v.config.d_model;
     const auto x = random_normal<S>(kTokensHere * width, 1);
-    const auto whole =
-        run(this->ctx, layer, Form::parallel(), Sequences::dense(1, kTokensHere), x);
+    const auto whole = run(this->ctx, layer, Form::parallel(), Sequences::dense(1, kTokensHere), x);
     auto state = layer.initial_state();
     Buffer<S> y(x.size());
     for (Index t = 0; t < kTokensHere; t += 6) {
       const Form form = t % 12 == 0 ? Form::chunkwise(4) : Form::recurrent();
       const auto part = rows(x, width, t, 6);
-      const auto now = t % 12 == 0 ? run(plain, layer, form, Sequences::dense(1, 6), part, &state)
-                                   : run(this->ctx, layer, form, Sequences::dense(1, 6), part, &state);
+      const auto now = t % 12 == 0
+                           ? run(plain, layer, form, Sequences::dense(1, 6), part, &state)
+                           : run(this->ctx, layer, form, Sequences::dense(1, 6), part, &state);
       std::copy_n(now.data(), now.size(), y.data() + t * width);
     }
     EXPECT_LE(relative_error(y, whole), tolerance<S>());
@@ -153,9 +153,8 @@ TYPED_TEST(RetentionSequences, PaddingIsNotSeen) {
       for (Index b = 0; b < batch; ++b) {
         const Index pad = padding[static_cast<std::size_t>(b)], real = length - pad;
         auto alone_state = layer.initial_state();
-        const auto alone =
-            run(this->ctx, layer, form, Sequences::dense(1, real),
-                rows(x, width, b * length + pad, real), &alone_state);
+        const auto alone = run(this->ctx, layer, form, Sequences::dense(1, real),
+                               rows(x, width, b * length + pad, real), &alone_state);
         EXPECT_LE(relative_error(rows(y, width, b * length + pad, real), alone), tolerance<S>())
             << form.name() << " " << b;
         const std::array<Index, 1> order{b};
@@ -205,8 +204,10 @@ TYPED_TEST(RetentionSequences, ThreadsLeaveTheBitsAlone) {
         const auto sequences = Sequences::dense(4, length);
         auto s1 = layer.initial_state(4), s2 = s1, s3 = s1;
         const auto y = run(this->ctx, layer, form, sequences, x, &s1);
-        EXPECT_TRUE(same_bits(run(two, layer, form, sequences, x, &s2), y)) << v.name << form.name();
-        EXPECT_TRUE(same_bits(run(three, layer, form, sequences, x, &s3), y)) << v.name << form.name();
+        EXPECT_TRUE(same_bits(run(two, layer, form, sequences, x, &s2), y))
+            << v.name << form.name();
+        EXPECT_TRUE(same_bits(run(three, layer, form, sequences, x, &s3), y))
+            << v.name << form.name();
         EXPECT_TRUE(same_state(s2, s1)) << v.name << form.name();
         EXPECT_TRUE(same_state(s3, s1)) << v.name << form.name();
       }
@@ -256,7 +257,8 @@ TYPED_TEST(RetentionSequences, StatesAreCopiedSelectedAndReset) {
     EXPECT_TRUE(same_bits(step(snapshot, one, next), y));
     EXPECT_TRUE(same_state(snapshot, state));
 
-    const std::array<Index, 4> order{2, 0, 0, 1};  // beam search: one goes on twice, all change place
+    const std::array<Index, 4> order{2, 0, 0,
+                                     1};  // beam search: one goes on twice, all change place
     auto chosen = state.select(order);
     Buffer<S> four(4 * width);
     for (Index i = 0; i < 4; ++i)

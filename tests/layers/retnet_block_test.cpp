@@ -28,10 +28,12 @@ std::vector<Named> blocks() {
           const auto& v = some[next++ % some.size()];
           BlockConfig c{.retention = v.config};
           c.retention.head_norm_eps = 1.0;  // see retention_gradient_test.cpp
-          c.feed_forward = {.d_model = c.retention.d_model, .hidden = 19, .kind = kind,
-                            .activation = kind == FeedForwardKind::mlp ? Activation::gelu
-                                                                       : Activation::swish,
-                            .bias = kind == FeedForwardKind::mlp};
+          c.feed_forward = {
+              .d_model = c.retention.d_model,
+              .hidden = 19,
+              .kind = kind,
+              .activation = kind == FeedForwardKind::mlp ? Activation::gelu : Activation::swish,
+              .bias = kind == FeedForwardKind::mlp};
           c.norm = norm;
           c.norm_eps = 1e-3;
           c.residual = residual;
@@ -91,7 +93,8 @@ TEST(RetNetBlock, FormsAreEqual) {
   }
 }
 
-// Pre: y = alpha h + FFN(norm(h)), h = alpha x + MSR(norm(x)); post: y = norm(alpha h + FFN(h)), ...
+// Pre: y = alpha h + FFN(norm(h)), h = alpha x + MSR(norm(x)); post: y = norm(alpha h + FFN(h)),
+// ...
 TEST(RetNetBlock, IsItsPartsInOrder) {
   for (const auto& b : blocks()) {
     const Weighted<double> block(b.config);
@@ -111,7 +114,9 @@ TEST(RetNetBlock, IsItsPartsInOrder) {
     ASSERT_EQ(again.size(), layout.size());
 
     using In = Window<const double>;
-    const auto window = [&](Buffer<double>& a) { return Window<double>(a.data(), rows_count, width); };
+    const auto window = [&](Buffer<double>& a) {
+      return Window<double>(a.data(), rows_count, width);
+    };
     const auto in = [&](const Buffer<double>& a) { return In(a.data(), rows_count, width); };
     const auto norm_of = [&](const BlockNorm& norm, const Buffer<double>& a) {
       Buffer<double> out(a.size());
@@ -135,7 +140,8 @@ TEST(RetNetBlock, IsItsPartsInOrder) {
   }
 }
 
-void expect_finite_differences(const Named& b, const DropoutKey* dropout, Form form, bool with_state) {
+void expect_finite_differences(const Named& b, const DropoutKey* dropout, Form form,
+                               bool with_state) {
   const RetNetBlock<double> block(b.config);
   Cpu ctx;
   LossOf<RetNetBlock<double>, double> f(block, Sequences::dense(2, 4), b.config.retention.d_model,
@@ -186,7 +192,8 @@ TEST(RetNetBlock, DropoutActsOnlyWithAKey) {
     Buffer<double> out(x.size());
     const std::array<Index, 3> dims{1, 6, config.retention.d_model};
     dropping.forward(ctx, dropping.weights(), Pass{Form::parallel(), sequences, &key, layer},
-                     ConstView<double, 3>(x.data(), dims), nullptr, View<double, 3>(out.data(), dims));
+                     ConstView<double, 3>(x.data(), dims), nullptr,
+                     View<double, 3>(out.data(), dims));
     return out;
   };
   const auto z = with_key({Seed{1}, 1}, 0);
@@ -200,7 +207,8 @@ TEST(RetNetBlock, DropoutActsOnlyWithAKey) {
 template <class S>
 void expect_one_gradient(const Named& b, double limit) {
   const RetNetBlock<S> block(b.config);
-  const LossOf<RetNetBlock<S>, S> f(block, Sequences::dense(2, 33), b.config.retention.d_model, true);
+  const LossOf<RetNetBlock<S>, S> f(block, Sequences::dense(2, 33), b.config.retention.d_model,
+                                    true);
   Cpu ctx;
   Reference plain;
   const auto oracle = f.gradient(plain, Form::parallel());
@@ -247,7 +255,8 @@ TEST(RetNetBlock, RefusesWhatDoesNotFit) {
   expect_error(
       [&] {
         block.forward(ctx, Form::parallel(), ConstView<float, 3>(a.data(), {1, 3, 8}),
-                      static_cast<RetentionState<float>*>(nullptr), View<float, 3>(y.data(), {3, 1, 8}));
+                      static_cast<RetentionState<float>*>(nullptr),
+                      View<float, 3>(y.data(), {3, 1, 8}));
       },
       {"RetNetBlock", "y is [3,1,8]", "x is [1,3,8]"});
 }

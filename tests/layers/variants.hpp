@@ -68,8 +68,8 @@ inline Variant make_variant(const Choice& c) {
   }
   config.head_norm = c[1] == 0 ? NormKind::none : c[1] <= 3 ? NormKind::rms : NormKind::layer;
   config.head_norm_affine = c[1] == 0 ? Affine::none : static_cast<Affine>((c[1] - 1) % 3);
-  // Three values, or one token's with a gamma of 0.01, may all be near zero in a head; eps bounds by
-  // how much the head norm magnifies their rounding.
+  // Three values, or one token's with a gamma of 0.01, may all be near zero in a head; eps bounds
+  // by how much the head norm magnifies their rounding.
   if (c[5] == 0 || config.decay == DecayKind::values) config.head_norm_eps = 1e-2;
   config.gate = c[2] != 0;
   config.gate_activation = kActivations[c[2]];
@@ -117,7 +117,8 @@ inline std::vector<Choice> all_pairs(const Fields& fields) {
       choice[f] = best;
     }
     for (std::size_t f = 0; f < fields.size(); ++f)
-      for (std::size_t g = f + 1; g < fields.size(); ++g) missing.erase({f, choice[f], g, choice[g]});
+      for (std::size_t g = f + 1; g < fields.size(); ++g)
+        missing.erase({f, choice[f], g, choice[g]});
     out.push_back(choice);
   }
   return out;

@@ -55,7 +55,8 @@ TYPED_TEST(ModelForms, AreEqual) {
   }
 }
 
-// The published eps, the initialisation of a new model: where the forms of other implementations part.
+// The published eps, the initialisation of a new model: where the forms of other implementations
+// part.
 TYPED_TEST(ModelForms, AreEqualAtInitialisation) {
   using S = TypeParam;
   for (const auto& m : models()) {
@@ -64,7 +65,8 @@ TYPED_TEST(ModelForms, AreEqualAtInitialisation) {
     const auto tokens = random_indices(130, kVocab, 1);
     const auto y = logits(this->ctx, model, Form::parallel(), sequences, tokens);
     for (const Form form : forms(130))
-      EXPECT_LE(relative_error(logits(this->ctx, model, form, sequences, tokens), y), tolerance<S>())
+      EXPECT_LE(relative_error(logits(this->ctx, model, form, sequences, tokens), y),
+                tolerance<S>())
           << m.name << " " << form.name() << form.chunk;
   }
 }
@@ -77,8 +79,8 @@ TYPED_TEST(ModelForms, SwitchAtEverySplit) {
     SCOPED_TRACE(m.name);
     const auto model = random_model<S>(m.config);
     auto whole_state = model.initial_state();
-    const auto whole = logits(this->ctx, model, Form::parallel(), Sequences::dense(1, kLength), tokens,
-                              &whole_state);
+    const auto whole = logits(this->ctx, model, Form::parallel(), Sequences::dense(1, kLength),
+                              tokens, &whole_state);
     const std::array<Form, 3> order{Form::parallel(), Form::recurrent(), Form::chunkwise(4)};
     for (Index a = 0; a <= kLength; ++a)
       for (Index b = a; b <= kLength; b += 4) {
@@ -89,8 +91,8 @@ TYPED_TEST(ModelForms, SwitchAtEverySplit) {
           const Index last = part == 0 ? a : part == 1 ? b : kLength;
           if (first == last) continue;
           const auto now = logits(this->ctx, model, order[(part + static_cast<std::size_t>(a)) % 3],
-                                  Sequences::dense(1, last - first), rows(tokens, 1, first, last - first),
-                                  &state);
+                                  Sequences::dense(1, last - first),
+                                  rows(tokens, 1, first, last - first), &state);
           std::copy_n(now.data(), now.size(), y.data() + first * kVocab);
           first = last;
         }
@@ -219,7 +221,17 @@ TYPED_TEST(ModelForms, StatesAreCopiedSelectedAndReset) {
   });
 }
 
-// bfloat16 weights stand for floats: the same bits as the widened weights, near the float model.
+double rms_error(const Buffer<float>& given, const Buffer<float>& expected) {
+  double difference = 0.0, size = 0.0;
+  for (Index i = 0; i < expected.size(); ++i) {
+    difference += std::pow(static_cast<double>(given[i]) - static_cast<double>(expected[i]), 2);
+    size += std::pow(static_cast<double>(expected[i]), 2);
+  }
+  return std::sqrt(difference / size);
+}
+
+// bfloat16 weights stand for floats: the same bits as the widened weights. Near the float model:
+// each weight is off by 2^-9 at most, and 5 % is what two blocks make of that.
 TEST(Bfloat16Model, IsTheWidenedModel) {
   for (const auto& m : smooth_models()) {
     const auto model = random_model<float>(m.config);
@@ -230,7 +242,8 @@ TEST(Bfloat16Model, IsTheWidenedModel) {
     const auto sequences = Sequences::dense(2, 40);
     Cpu ctx;
     const auto y = logits(ctx, narrow, Form::parallel(), sequences, tokens);
-    EXPECT_LE(relative_error(y, logits(ctx, model, Form::parallel(), sequences, tokens)), 5e-2) << m.name;
+    EXPECT_LE(rms_error(y, logits(ctx, model, Form::parallel(), sequences, tokens)), 5e-2)
+        << m.name;
     for (const Form form : forms(40)) {
       EXPECT_LE(relative_error(logits(ctx, narrow, form, sequences, tokens), y), 1e-5) << m.name;
       EXPECT_TRUE(same_bits(logits(ctx, narrow, form, sequences, tokens),

@@ -64,7 +64,7 @@ inline std::vector<NamedModel> models() {
 /// The same with head norms that are smooth and well conditioned, for finite differences and float.
 inline std::vector<NamedModel> smooth_models() {
   auto out = models();
-  for (auto& m : out) m.config.retention.head_norm_eps = 1.0;
+  for (auto& m : out) m.config.norm_eps = 0.1, m.config.retention.head_norm_eps = 1.0;
   return out;
 }
 
@@ -76,20 +76,21 @@ RetNetModel<S> random_model(const RetNetConfig& config) {
 
 /// Logits [rows, V].
 template <class S, class W, class Context>
-Buffer<S> logits(Context& ctx, const RetNetModel<S, W>& model, Form form, const Sequences& sequences,
-                 const Buffer<Token>& tokens, ModelState<S>* state = nullptr) {
+Buffer<S> logits(Context& ctx, const RetNetModel<S, W>& model, Form form,
+                 const Sequences& sequences, const Buffer<Token>& tokens,
+                 ModelState<S>* state = nullptr) {
   const Index vocab = model.config().vocab;
   Buffer<S> out(tokens.size() * vocab);
-  model.forward(ctx, model.weights(), Pass{form, sequences}, TokenView(tokens.data(), {1, tokens.size()}),
-                state, View<S, 3>(out.data(), {1, tokens.size(), vocab}));
+  model.forward(ctx, model.weights(), Pass{form, sequences},
+                TokenView(tokens.data(), {1, tokens.size()}), state,
+                View<S, 3>(out.data(), {1, tokens.size(), vocab}));
   return out;
 }
 
 template <class S>
 double model_state_error(const ModelState<S>& given, const ModelState<S>& expected) {
-  double worst = given.layers.size() == expected.layers.size()
-                     ? 0.0
-                     : std::numeric_limits<double>::infinity();
+  double worst =
+      given.layers.size() == expected.layers.size() ? 0.0 : std::numeric_limits<double>::infinity();
   for (std::size_t l = 0; l < expected.layers.size(); ++l)
     worst = std::fmax(worst, state_error(given.layers[l], expected.layers[l]));
   return worst;

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include <array>
 #include <string>
 #include <vector>
@@ -174,6 +176,30 @@ TYPED_TEST(RetentionTest, TheFutureLeavesThePastAlone) {
         EXPECT_TRUE(test::same_bits(past_of(c.o), past_of(cpu.o))) << text(way) << " " << now;
         EXPECT_FALSE(test::same_bits(c.o, cpu.o));
       }
+    }
+  }
+}
+
+// 0 * NaN is NaN: a masked score must not be multiplied with a broken value of the future.
+TYPED_TEST(RetentionTest, ABrokenFutureLeavesThePastWhole) {
+  using S = TypeParam;
+  const Index tokens = 70;
+  for (const auto decay : kDecays) {
+    const RetentionProblem<S> p({1, tokens, 2, 1, 6, 5}, decay);
+    for (const Way& way : ways(tokens)) {
+      const auto expected = test::run(this->two, way.form, p, true, way.chunk);
+      for (const S broken : {std::numeric_limits<S>::quiet_NaN(), std::numeric_limits<S>::infinity()})
+        for (const Index now : {1, 37, 69}) {
+          auto changed = p;
+          for (auto* x : {&changed.q, &changed.k, &changed.v})
+            std::fill(x->begin() + x->size() / tokens * now, x->end(), broken);
+          const auto o = test::run(this->two, way.form, changed, true, way.chunk).o;
+          const Index past = now * p.heads * p.value_dim;
+          Buffer<S> before(past), after(past);
+          std::copy_n(expected.o.begin(), past, before.begin());
+          std::copy_n(o.begin(), past, after.begin());
+          EXPECT_LT(test::relative_error(after, before), test::tolerance<S>()) << text(way) << " " << now;
+        }
     }
   }
 }

@@ -7,7 +7,7 @@
 
 namespace retnet::test {
 
-/// what() of the std::invalid_argument that f throws; a text that matches nothing if it throws none.
+/// what() of the std::invalid_argument that f throws; "nothing was thrown" if it throws none.
 template <class F>
 std::string message_of(F&& f) {
   try {

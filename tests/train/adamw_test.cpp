@@ -53,11 +53,14 @@ TYPED_TEST(AdamWOf, MatchesThePublishedAlgorithm) {
   std::vector<bool> decays(static_cast<std::size_t>(layout.size()), false);
   for (const auto& e : layout.entries())
     for (Index i = 0; i < e.place.size(); ++i) {
-      weights[e.place].data[i] = static_cast<TypeParam>(normal(Seed{1}, 0, static_cast<std::uint64_t>(i)));
+      weights[e.place].data[i] =
+          static_cast<TypeParam>(normal(Seed{1}, 0, static_cast<std::uint64_t>(i)));
       decays[static_cast<std::size_t>(e.place.offset + i)] = e.decays;
     }
   const auto size = static_cast<std::size_t>(layout.size());
-  Plain plain{config, {weights.flat().begin(), weights.flat().end()}, std::vector<double>(size),
+  Plain plain{config,
+              {weights.flat().begin(), weights.flat().end()},
+              std::vector<double>(size),
               std::vector<double>(size)};
   AdamW<TypeParam> adamw(config, layout);
   Cpu ctx;

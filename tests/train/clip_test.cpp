@@ -31,9 +31,9 @@ TYPED_TEST(Clip, TheNormIsEuclidean) {
   for (const Index size : {1, 4095, 4096, 4097, 20000}) {
     const auto random = test::random_normal<TypeParam>(size, 1);
     long double sum = 0;
-    for (const TypeParam v : random) sum += static_cast<long double>(v) * static_cast<long double>(v);
-    EXPECT_NEAR(norm_of(random), static_cast<double>(std::sqrt(sum)),
-                1e-12 * norm_of(random));
+    for (const TypeParam v : random)
+      sum += static_cast<long double>(v) * static_cast<long double>(v);
+    EXPECT_NEAR(norm_of(random), static_cast<double>(std::sqrt(sum)), 1e-12 * norm_of(random));
   }
 }
 
@@ -65,9 +65,9 @@ TYPED_TEST(Clip, ChangesNothingAtOrBelowTheLimit) {
 }
 
 TYPED_TEST(Clip, LeavesWhatIsNotFiniteAlone) {
-  for (const TypeParam bad : {std::numeric_limits<TypeParam>::quiet_NaN(),
-                              std::numeric_limits<TypeParam>::infinity(),
-                              -std::numeric_limits<TypeParam>::infinity()}) {
+  for (const TypeParam bad :
+       {std::numeric_limits<TypeParam>::quiet_NaN(), std::numeric_limits<TypeParam>::infinity(),
+        -std::numeric_limits<TypeParam>::infinity()}) {
     auto x = test::random_normal<TypeParam>(5000, 4);
     x[4321] = bad;
     const auto before = x;

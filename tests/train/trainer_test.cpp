@@ -53,14 +53,16 @@ std::span<const S> flat(const ParamBuffer<S>& buffer) {
 template <class S>
 void expect_same_weights(const Trainer<S>& a, const Trainer<S>& b) {
   EXPECT_TRUE(test::same_bits(flat(a.weights()), flat(b.weights())));
-  EXPECT_TRUE(test::same_bits(flat(a.optimizer().first_moment()), flat(b.optimizer().first_moment())));
+  EXPECT_TRUE(
+      test::same_bits(flat(a.optimizer().first_moment()), flat(b.optimizer().first_moment())));
   EXPECT_TRUE(
       test::same_bits(flat(a.optimizer().second_moment()), flat(b.optimizer().second_moment())));
 }
 
 /// A few steps from one seed; what differs is in the config and the context.
 template <class S>
-Trainer<S> trained(const RetNetConfig& model, TrainerConfig config, int threads = 1, int steps = 3) {
+Trainer<S> trained(const RetNetConfig& model, TrainerConfig config, int threads = 1,
+                   int steps = 3) {
   Trainer<S> trainer(RetNetModel<S>(model, Seed{1}), config);
   Cpu ctx(threads);
   for (int n = 0; n < steps; ++n) {
@@ -124,7 +126,8 @@ TYPED_TEST(TrainerOf, ALearningRateOf0ChangesNoBit) {
   Cpu ctx;
   for (std::uint64_t n = 0; n < 3; ++n) trainer.step(ctx, random_batch(2, 30, n), 0.0);
   EXPECT_TRUE(test::same_bits(flat(trainer.weights()), flat(model.weight_buffer())));
-  EXPECT_TRUE(test::same_bits(flat(trainer.snapshot().weight_buffer()), flat(model.weight_buffer())));
+  EXPECT_TRUE(
+      test::same_bits(flat(trainer.snapshot().weight_buffer()), flat(model.weight_buffer())));
   trainer.step(ctx, random_batch(2, 30, 0), 1e-4);
   EXPECT_FALSE(test::same_bits(flat(trainer.weights()), flat(model.weight_buffer())));
 }
@@ -233,7 +236,8 @@ TYPED_TEST(TrainerOf, AGradientThatIsNotFiniteIsSkippedAndReported) {
   Cpu ctx;
   EXPECT_FALSE(trainer.step(ctx, random_batch(2, 20, 1), 0.01).skipped);
   const auto good = trainer.weights();
-  const auto first = trainer.optimizer().first_moment(), second = trainer.optimizer().second_moment();
+  const auto first = trainer.optimizer().first_moment(),
+             second = trainer.optimizer().second_moment();
   trainer.weights().flat()[5] = std::numeric_limits<TypeParam>::quiet_NaN();  // a row of token 0
   const auto poisoned = trainer.weights();
   Batch batch = random_batch(2, 20, 2);
@@ -286,7 +290,8 @@ TEST(Trainer, DropoutFollowsItsSeedAndTheStep) {
   Cpu ctx;
   const auto losses = [&](std::uint64_t seed) {
     Trainer<float> trainer(model, {.dropout_seed = Seed{seed}});
-    return std::vector<double>{trainer.step(ctx, batch, 0.0).loss, trainer.step(ctx, batch, 0.0).loss};
+    return std::vector<double>{trainer.step(ctx, batch, 0.0).loss,
+                               trainer.step(ctx, batch, 0.0).loss};
   };
   const auto given = losses(1);
   EXPECT_EQ(given, losses(1));

@@ -56,7 +56,7 @@ class Buffer {
   void resize(Index size) {
     if (size > capacity_) {
       release();
-      data_ = static_cast<T*>(::operator new(bytes(size), std::align_val_t{kAlignment}));
+      data_ = static_cast<T*>(::operator new (bytes(size), std::align_val_t{kAlignment}));
       capacity_ = size;
     }
     size_ = size;
@@ -86,7 +86,7 @@ class Buffer {
  private:
   static std::size_t bytes(Index size) { return static_cast<std::size_t>(size) * sizeof(T); }
   void release() {
-    if (data_ != nullptr) ::operator delete(data_, std::align_val_t{kAlignment});
+    if (data_ != nullptr) ::operator delete (data_, std::align_val_t{kAlignment});
     data_ = nullptr;
     size_ = capacity_ = 0;
   }

@@ -18,9 +18,10 @@
 #endif
 
 /// Throws std::invalid_argument with the concatenated parts when the condition does not hold.
-#define RETNET_CHECK(condition, where, ...)                                    \
-  do {                                                                         \
-    if (!(condition)) [[unlikely]] ::retnet::throw_invalid(where, __VA_ARGS__); \
+#define RETNET_CHECK(condition, where, ...)        \
+  do {                                             \
+    if (!(condition)) [[unlikely]]                 \
+      ::retnet::throw_invalid(where, __VA_ARGS__); \
   } while (false)
 
 namespace retnet::inline RETNET_ABI {

@@ -49,7 +49,8 @@ class Cpu : public Reference {
   template <class F>
   void parallel_for(Index tasks, F&& f) {
     pool_.run(tasks, [&](Index task, int worker) {
-      Workspace& scratch = worker == 0 ? workspace() : *scratch_[static_cast<std::size_t>(worker - 1)];
+      Workspace& scratch =
+          worker == 0 ? workspace() : *scratch_[static_cast<std::size_t>(worker - 1)];
       const auto scope = scratch.scope();
       f(task, scratch);
     });

@@ -81,7 +81,7 @@ class ParamRef {
   ParamRef() = default;
   explicit ParamRef(S* flat) : flat_(flat) {}
   template <class Other>
-    requires(std::is_const_v<S> && std::is_same_v<Other, std::remove_const_t<S>>)
+    requires(std::is_const_v<S>&& std::is_same_v<Other, std::remove_const_t<S>>)
   ParamRef(const ParamRef<Other>& o) : flat_(o.flat()) {}  // NOLINT(google-explicit-constructor)
 
   Window<S> operator[](Param p) const { return {p ? flat_ + p.offset : nullptr, p.rows, p.cols}; }
@@ -143,9 +143,7 @@ void initialize(ParamBuffer<S>& buffer, const ParamLayout& layout, Seed seed) {
         case Init::Kind::xavier_uniform:
           value = sign() * e.init.gain * std::sqrt(6.0 / (fan_in + fan_out));
           break;
-        case Init::Kind::kaiming_uniform:
-          value = sign() * e.init.gain / std::sqrt(fan_in);
-          break;
+        case Init::Kind::kaiming_uniform: value = sign() * e.init.gain / std::sqrt(fan_in); break;
       }
       w[i] = scalar_cast<S>(value);
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The numbers: what computes (float, double, your own scalar) and what only stores (bfloat16, half).
+// The numbers: what computes (float, double, your own scalar) and what only stores (bfloat16,
+// half).
 #pragma once
 
 #include <Eigen/Core>
@@ -19,8 +20,8 @@ using half = Eigen::half;
 
 /// Sixteen-bit types hold weights; sums, states and decays never live in them.
 template <class T>
-concept StorageOnly = std::same_as<std::remove_const_t<T>, bfloat16> ||
-                      std::same_as<std::remove_const_t<T>, half>;
+concept StorageOnly =
+    std::same_as<std::remove_const_t<T>, bfloat16> || std::same_as<std::remove_const_t<T>, half>;
 
 /// The scalars that have vector kernels. Any other scalar runs the plain loops.
 template <class T>
@@ -38,19 +39,19 @@ concept HasFunctions = requires(T x) {
 };
 }  // namespace detail
 
-/// A scalar that layers can compute in: trivially copyable, made from a double, with + - * / < == and
-/// exp, log, sqrt, erf of its own or of <cmath>.
+/// A scalar that layers can compute in: trivially copyable, made from a double, with + - * / < ==
+/// and exp, log, sqrt, erf of its own or of <cmath>.
 template <class T>
-concept ComputeScalar = std::is_trivially_copyable_v<T> && !StorageOnly<T> &&
-                        detail::HasFunctions<T> &&
-                        std::constructible_from<T, double> && requires(T a, T b) {
-                          { a + b } -> std::convertible_to<T>;
-                          { a - b } -> std::convertible_to<T>;
-                          { a* b } -> std::convertible_to<T>;
-                          { a / b } -> std::convertible_to<T>;
-                          { a < b } -> std::convertible_to<bool>;
-                          { a == b } -> std::convertible_to<bool>;
-                        };
+concept ComputeScalar =
+    std::is_trivially_copyable_v<T> && !StorageOnly<T> && detail::HasFunctions<T> &&
+    std::constructible_from<T, double> && requires(T a, T b) {
+  { a + b } -> std::convertible_to<T>;
+  { a - b } -> std::convertible_to<T>;
+  { a* b } -> std::convertible_to<T>;
+  { a / b } -> std::convertible_to<T>;
+  { a < b } -> std::convertible_to<bool>;
+  { a == b } -> std::convertible_to<bool>;
+};
 
 /// Widens a stored number (bfloat16 weight, float, ...) to the computing scalar.
 template <class To, class From>

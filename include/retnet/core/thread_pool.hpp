@@ -49,8 +49,9 @@ class ThreadPool {
       for (Index i = 0; i < tasks; ++i) f(i, worker);
       return;
     }
-    start(tasks, [](void* context, Index i, int w) { (*static_cast<F*>(context))(i, w); },
-          const_cast<void*>(static_cast<const void*>(&f)));
+    start(
+        tasks, [](void* context, Index i, int w) { (*static_cast<F*>(context))(i, w); },
+        const_cast<void*>(static_cast<const void*>(&f)));
     drain(0);
     open_.store(false);
     while (active_.load() != 0) std::this_thread::yield();
@@ -126,8 +127,8 @@ class ThreadPool {
   std::atomic<std::uint64_t> generation_{0};
   std::atomic<Index> next_{0};
   // A worker counts itself in before it looks whether the region is open; run() closes the region
-  // before it reads the count. So nobody works on a region that has returned, and nobody waits for a
-  // worker that slept through it.
+  // before it reads the count. So nobody works on a region that has returned, and nobody waits for
+  // a worker that slept through it.
   std::atomic<bool> open_{false};
   std::atomic<int> active_{0};
   std::atomic<bool> stop_{false};

@@ -39,8 +39,8 @@ class Workspace {
   /// n elements, aligned, uninitialised, valid until the enclosing scope ends.
   template <class T>
   T* take(Index n) {
-    const std::size_t size = (static_cast<std::size_t>(n) * sizeof(T) + kAlignment - 1) /
-                             kAlignment * kAlignment;
+    const std::size_t size =
+        (static_cast<std::size_t>(n) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
     while (block_ < blocks_.size() && used_ + size > capacity(block_)) {
       ++block_;
       used_ = 0;

@@ -35,8 +35,8 @@ enum class Normalization {
 enum class Affine { none, per_head_dim, per_channel };
 
 struct RetentionConfig {
-  Index d_model = 0;  // C
-  Index heads = 0;    // H
+  Index d_model = 0;   // C
+  Index heads = 0;     // H
   Index kv_heads = 0;  // heads that own keys and values; 0: all of them
   Index d_key = 0;     // H * Dk; 0: d_model
   Index d_value = 0;   // H * Dv; 0: 2 d_model
@@ -124,9 +124,10 @@ inline void RetentionConfig::validate(std::string_view where) const {
   RETNET_CHECK(d_model > 0 && heads > 0, where, "d_model = ", d_model, ", heads = ", heads,
                "\n  mend: give both, positive", kSee);
   RETNET_CHECK(kv_heads >= 0 && d_key >= 0 && d_value >= 0, where, "kv_heads = ", kv_heads,
-               ", d_key = ", d_key, ", d_value = ", d_value, "\n  mend: 0 for the default, or positive",
-               kSee);
-  RETNET_CHECK(heads % kv() == 0, where, "heads = ", heads, " is not a multiple of kv_heads = ", kv(),
+               ", d_key = ", d_key, ", d_value = ", d_value,
+               "\n  mend: 0 for the default, or positive", kSee);
+  RETNET_CHECK(heads % kv() == 0, where, "heads = ", heads,
+               " is not a multiple of kv_heads = ", kv(),
                "\n  mend: each key head serves the same number of query heads", kSee);
   RETNET_CHECK(key_width() % heads == 0, where, "d_key = ", key_width(),
                " is not divisible by heads = ", heads, "\n  mend: d_key = heads * Dk", kSee);
@@ -134,12 +135,14 @@ inline void RetentionConfig::validate(std::string_view where) const {
                " is not divisible by heads = ", heads, "\n  mend: d_value = heads * Dv", kSee);
   RETNET_CHECK(rotation == RotationLayout::none || key_dim() % 2 == 0, where, "Dk = ", key_dim(),
                " is odd, and rotation turns pairs\n  mend: an even d_key / heads, or "
-               "RotationLayout::none", kSee);
+               "RotationLayout::none",
+               kSee);
   if (decay == DecayKind::values) {
     RETNET_CHECK(static_cast<Index>(gamma.size()) == heads, where, "gamma has ", gamma.size(),
                  " values for heads = ", heads, "\n  mend: one for each head", kSee);
     for (const double g : gamma)
-      RETNET_CHECK(g > 0.0 && g <= 1.0, where, "gamma holds ", g, "\n  mend: values in (0, 1]", kSee);
+      RETNET_CHECK(g > 0.0 && g <= 1.0, where, "gamma holds ", g, "\n  mend: values in (0, 1]",
+                   kSee);
   } else {
     RETNET_CHECK(gamma.empty(), where, "gamma is given, but decay is not DecayKind::values",
                  "\n  mend: set decay, or leave gamma empty", kSee);
@@ -147,14 +150,16 @@ inline void RetentionConfig::validate(std::string_view where) const {
   if (decay == DecayKind::gated) {
     RETNET_CHECK(normalization == Normalization::none, where,
                  "a gated decay has no closed row sum\n  mend: Normalization::none", kSee);
-    RETNET_CHECK(std::isfinite(gate_divisor) && gate_divisor > 0.0, where, "gate_divisor = ",
-                 gate_divisor, "\n  mend: a positive number, 16 in YOCO", kSee);
+    RETNET_CHECK(std::isfinite(gate_divisor) && gate_divisor > 0.0, where,
+                 "gate_divisor = ", gate_divisor, "\n  mend: a positive number, 16 in YOCO", kSee);
   }
   if (rotation != RotationLayout::none && theta == ThetaKind::values) {
-    RETNET_CHECK(static_cast<Index>(theta_values.size()) == key_dim() / 2, where, "theta_values has ",
-                 theta_values.size(), " values for Dk = ", key_dim(), "\n  mend: Dk / 2 values", kSee);
+    RETNET_CHECK(static_cast<Index>(theta_values.size()) == key_dim() / 2, where,
+                 "theta_values has ", theta_values.size(), " values for Dk = ", key_dim(),
+                 "\n  mend: Dk / 2 values", kSee);
     for (const double t : theta_values)
-      RETNET_CHECK(std::isfinite(t), where, "theta_values holds ", t, "\n  mend: finite values", kSee);
+      RETNET_CHECK(std::isfinite(t), where, "theta_values holds ", t, "\n  mend: finite values",
+                   kSee);
   }
   RETNET_CHECK(theta == ThetaKind::values || theta_values.empty(), where,
                "theta_values is given, but theta is not ThetaKind::values",
@@ -176,10 +181,12 @@ inline void FeedForwardConfig::validate(std::string_view where) const {
 inline void BlockConfig::validate(std::string_view where) const {
   retention.validate(where);
   feed_forward.validate(where);
-  RETNET_CHECK(retention.d_model == feed_forward.d_model, where, "retention.d_model = ",
-               retention.d_model, ", feed_forward.d_model = ", feed_forward.d_model,
+  RETNET_CHECK(retention.d_model == feed_forward.d_model, where,
+               "retention.d_model = ", retention.d_model,
+               ", feed_forward.d_model = ", feed_forward.d_model,
                "\n  mend: one width\n  see: BlockConfig in retnet/layers/config.hpp");
-  RETNET_CHECK(norm != NormKind::none, where, "norm is NormKind::none\n  mend: rms or layer\n  see: ",
+  RETNET_CHECK(norm != NormKind::none, where,
+               "norm is NormKind::none\n  mend: rms or layer\n  see: ",
                "BlockConfig in retnet/layers/config.hpp");
   RETNET_CHECK(std::isfinite(alpha) && alpha > 0.0, where, "alpha = ", alpha,
                "\n  mend: 1, or (2 layers)^(1/4)\n  see: BlockConfig in retnet/layers/config.hpp");

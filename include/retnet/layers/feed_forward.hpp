@@ -30,7 +30,8 @@ class FeedForward {
   FeedForward(FeedForwardConfig config, ParamLayout& layout, const std::string& prefix)
       : config_(config) {
     config_.validate(kName);
-    const auto add = [&](const char* name, Index out, Index in, Init init, Param& weight, Param& bias) {
+    const auto add = [&](const char* name, Index out, Index in, Init init, Param& weight,
+                         Param& bias) {
       weight = layout.add(prefix + name + ".weight", out, in, init);
       if (config_.bias) bias = layout.add(prefix + name + ".bias", 1, out, {}, false);
     };
@@ -73,13 +74,13 @@ class FeedForward {
 
   /// dx = gradient + beta dx; weight gradients accumulate.
   template <class Context>
-  void backward_rows(Context& ctx, ParamRef<const Weight> w, const Pass& pass, In x, Saved& s, In dy,
-                     ParamRef<Scalar> dw, Out dx, Scalar beta) const
-    requires std::same_as<Scalar, Weight>
-  {
+  void backward_rows(Context& ctx, ParamRef<const Weight> w, const Pass& pass, In x, Saved& s,
+                     In dy, ParamRef<Scalar> dw, Out dx,
+                     Scalar beta) const requires std::same_as<Scalar, Weight> {
     const auto scope = ctx.workspace().scope();
     const auto take = [&] {
-      return Out(ctx.workspace().template take<Scalar>(x.rows * config_.width()), x.rows, config_.width());
+      return Out(ctx.workspace().template take<Scalar>(x.rows * config_.width()), x.rows,
+                 config_.width());
     };
     const Out da = take();
     linear_backward(ctx, w[fc2_], In(s.h), dy, dw[fc2_], dw[fc2_bias_], da);
@@ -100,7 +101,8 @@ class FeedForward {
   template <class Context>
   void drop(Context& ctx, const Pass& pass, Out x) const {
     if (pass.dropout)
-      dropout(ctx, config_.activation_dropout, pass.dropout->seed, pass.dropout->stream(pass.layer, kSite), x);
+      dropout(ctx, config_.activation_dropout, pass.dropout->seed,
+              pass.dropout->stream(pass.layer, kSite), x);
   }
 
   FeedForwardConfig config_;

@@ -48,13 +48,15 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
   };
 
   /// A layer that owns its weights.
-  explicit MultiScaleRetention(RetentionConfig config, Seed seed = {}) : config_(std::move(config)) {
+  explicit MultiScaleRetention(RetentionConfig config, Seed seed = {})
+      : config_(std::move(config)) {
     ParamLayout layout;
     place(layout, "");
     own_ = std::make_shared<const Owned>(std::move(layout), seed);
   }
   /// The same with weights from elsewhere: a copy, a checkpoint, a cast to bfloat16.
-  MultiScaleRetention(RetentionConfig config, ParamBuffer<Weight> weights) : config_(std::move(config)) {
+  MultiScaleRetention(RetentionConfig config, ParamBuffer<Weight> weights)
+      : config_(std::move(config)) {
     ParamLayout layout;
     place(layout, "");
     RETNET_CHECK(static_cast<Index>(weights.flat().size()) == layout.size(), kName, "weights hold ",
@@ -82,8 +84,8 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
   /// Throws std::invalid_argument if x or state do not fit this layer.
   void check(const Pass& pass, ConstView<Scalar, 3> x, const State* state) const;
 
-  /// x, y [B,T,C]. state may be null: position 0, and what was learnt is dropped. Saved may be null.
-  /// Throws std::invalid_argument on shapes that do not fit.
+  /// x, y [B,T,C]. state may be null: position 0, and what was learnt is dropped. Saved may be
+  /// null. Throws std::invalid_argument on shapes that do not fit.
   template <class Context>
   void forward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, ConstView<Scalar, 3> x,
                State* state, View<Scalar, 3> y, Saved* saved = nullptr) const {
@@ -114,18 +116,17 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
   /// dx = gradient + beta dx; gradients of the weights accumulate in dw. dstate [N,H,Dk,Dv] (then
   /// key sums) holds the gradient of the final state and receives that of the initial one.
   template <class Context>
-  void backward_rows(Context& ctx, ParamRef<const Weight> w, const Pass& pass, In x, Saved& s, In dy,
-                     ParamRef<Scalar> dw, Out dx, Scalar beta, State* dstate = nullptr) const
-    requires std::same_as<Scalar, Weight>;
+  void backward_rows(Context& ctx, ParamRef<const Weight> w, const Pass& pass, In x, Saved& s,
+                     In dy, ParamRef<Scalar> dw, Out dx, Scalar beta,
+                     State* dstate = nullptr) const requires std::same_as<Scalar, Weight>;
 
   /// Backward of forward, for the same w, pass and x: dx [B,T,C] is assigned and may be dy, the
-  /// gradients of the weights are added to dw. Throws std::invalid_argument on shapes that do not fit.
+  /// gradients of the weights are added to dw. Throws std::invalid_argument on shapes that do not
+  /// fit.
   template <class Context>
   void backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, ConstView<Scalar, 3> x,
                 Saved& saved, ConstView<Scalar, 3> dy, ParamRef<Scalar> dw, View<Scalar, 3> dx,
-                State* dstate = nullptr) const
-    requires std::same_as<Scalar, Weight>
-  {
+                State* dstate = nullptr) const requires std::same_as<Scalar, Weight> {
     check_backward(pass, x, saved, dy, dx, dstate);
     backward_rows(ctx, w, pass, rows_of(x), saved, rows_of(dy), dw, rows_of(dx), Scalar(0), dstate);
   }
@@ -159,7 +160,8 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
   RowScale query_scale(const Pass& pass) const {
     const bool rows = config_.normalization == Normalization::row_sum || scored() ||
                       (compat() && pass.form.kind == Form::Kind::recurrent);
-    return {scale(ScaleOn::query), rows ? std::span<const double>(log_gamma_) : std::span<const double>()};
+    return {scale(ScaleOn::query),
+            rows ? std::span<const double>(log_gamma_) : std::span<const double>()};
   }
   RetentionInput<Scalar> input(const Pass& pass, const Saved& s) const {
     return {s.q, s.k, s.v, config_.heads, config_.kv(), {log_gamma_, s.log_gate}, &pass.sequences};
@@ -174,7 +176,8 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
   template <class Context>
   void reserve(Context& ctx, Saved& s, Index rows, bool keep) const;
   template <class Context>
-  const std::int64_t* positions_of(Context& ctx, const Sequences& sequences, const State* state) const;
+  const std::int64_t* positions_of(Context& ctx, const Sequences& sequences,
+                                   const State* state) const;
   template <class Context>
   In ones(Context& ctx, Index rows) const;
 
@@ -189,8 +192,8 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
   template <class Context>
   void finish(Context& ctx, ParamRef<const Weight> w, const Pass& pass, Saved& s, Out y) const;
   template <class Context>
-  void retain_backward(Context& ctx, const Pass& pass, const Saved& s, In d_o, Out dq, Out dk, Out dv,
-                       Out dlog, State* dstate) const;
+  void retain_backward(Context& ctx, const Pass& pass, const Saved& s, In d_o, Out dq, Out dk,
+                       Out dv, Out dlog, State* dstate) const;
 
   RetentionConfig config_;
   std::vector<double> log_gamma_;

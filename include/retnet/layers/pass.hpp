@@ -56,8 +56,8 @@ struct PlainOf<Map<Tensor, Options, Pointer>> {
 }  // namespace detail
 
 /// forward_parallel, forward_recurrent and forward_chunkwise for a Layer that maps [B,T,C] to
-/// [B,T,C] and owns its weights. x is an Eigen row-major Tensor, TensorMap, Matrix or Map, and y has
-/// its plain type. Each takes a context or uses default_context().
+/// [B,T,C] and owns its weights. x is an Eigen row-major Tensor, TensorMap, Matrix or Map, and y
+/// has its plain type. Each takes a context or uses default_context().
 template <class Layer, class Scalar>
 class ThreeForms {
  public:
@@ -84,12 +84,14 @@ class ThreeForms {
 
   /// The same into memory of the caller; allocates nothing once the context is warm.
   template <class Context, class State>
-  void forward(Context& ctx, Form form, ConstView<Scalar, 3> x, State* state, View<Scalar, 3> y) const {
+  void forward(Context& ctx, Form form, ConstView<Scalar, 3> x, State* state,
+               View<Scalar, 3> y) const {
     const auto& layer = static_cast<const Layer&>(*this);
     RETNET_CHECK(layer.owns_weights(), layer.kName, form.name(),
                  ": this layer is a part of a model, expected a layer that owns its weights");
     RETNET_CHECK(x.size() > 0, layer.kName, form.name(), ": x is ", x, ", expected positive sizes");
-    layer.forward(ctx, layer.weights(), Pass{form, Sequences::dense(x.dim(0), x.dim(1))}, x, state, y);
+    layer.forward(ctx, layer.weights(), Pass{form, Sequences::dense(x.dim(0), x.dim(1))}, x, state,
+                  y);
   }
 
  private:

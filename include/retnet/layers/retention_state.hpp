@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// RetentionState: everything a retention layer remembers of N sequences, as a value the caller owns.
-// Copy it: snapshot. Copy it back: rollback. Select: beam search, or a batch put together anew.
+// RetentionState: everything a retention layer remembers of N sequences, as a value the caller
+// owns. Copy it: snapshot. Copy it back: rollback. Select: beam search, or a batch put together
+// anew.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +38,8 @@ class RetentionState {
   bool has_key_sum() const { return key_sum_; }
   bool empty() const { return positions_.empty(); }
   std::size_t bytes() const {
-    return static_cast<std::size_t>(data_.size()) * sizeof(S) + positions_.size() * sizeof(std::int64_t);
+    return static_cast<std::size_t>(data_.size()) * sizeof(S) +
+           positions_.size() * sizeof(std::int64_t);
   }
 
   /// Tokens seen by each sequence: the position of its next token.
@@ -70,7 +72,8 @@ class RetentionState {
     for (std::size_t i = 0; i < order.size(); ++i) {
       check_index(order[i], "RetentionState::select");
       const auto to = static_cast<Index>(i);
-      std::copy_n(matrices() + order[i] * matrix_size(), matrix_size(), out.matrices() + to * matrix_size());
+      std::copy_n(matrices() + order[i] * matrix_size(), matrix_size(),
+                  out.matrices() + to * matrix_size());
       if (key_sum_) std::copy_n(key_sums() + order[i] * sums, sums, out.key_sums() + to * sums);
       out.positions_[i] = positions_[static_cast<std::size_t>(order[i])];
     }
@@ -81,7 +84,8 @@ class RetentionState {
   Index matrix_size() const { return heads_ * key_dim_ * value_dim_; }
   Index stride() const { return matrix_size() + (key_sum_ ? heads_ * key_dim_ : 0); }
   void check_index(Index i, const char* where) const {
-    RETNET_CHECK(i >= 0 && i < sequences(), where, "sequence ", i, ", expected one of ", sequences());
+    RETNET_CHECK(i >= 0 && i < sequences(), where, "sequence ", i, ", expected one of ",
+                 sequences());
   }
 
   Index heads_ = 0;

@@ -35,7 +35,8 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
   };
 
   /// A block that owns its weights.
-  explicit RetNetBlock(BlockConfig config, Seed seed = {}) : RetNetBlock(Build{}, std::move(config), seed) {}
+  explicit RetNetBlock(BlockConfig config, Seed seed = {})
+      : RetNetBlock(Build{}, std::move(config), seed) {}
   /// A part of a model.
   RetNetBlock(BlockConfig config, ParamLayout& layout, const std::string& prefix)
       : config_(checked(std::move(config))),
@@ -79,7 +80,8 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
       mixer_.forward_rows(ctx, w, pass, x, state, s.mixer_sum, saved ? &s.mixer : nullptr);
       join(ctx, pass, kMixerSite, x, s.mixer_sum);
       mixer_norm_.forward(ctx, w, In(s.mixer_sum), s.h);
-      feed_forward_.forward_rows(ctx, w, pass, In(s.h), s.ffn_sum, saved ? &s.feed_forward : nullptr);
+      feed_forward_.forward_rows(ctx, w, pass, In(s.h), s.ffn_sum,
+                                 saved ? &s.feed_forward : nullptr);
       join(ctx, pass, kFfnSite, In(s.h), s.ffn_sum);
       ffn_norm_.forward(ctx, w, In(s.ffn_sum), y);
     }
@@ -87,20 +89,21 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
 
   /// dx is assigned; weight gradients accumulate; dstate as in MultiScaleRetention. dy is used up.
   template <class Context>
-  void backward_rows(Context& ctx, ParamRef<const Weight> w, const Pass& pass, In x, Saved& s, Out dy,
-                     ParamRef<Scalar> dw, Out dx, State* dstate = nullptr) const
-    requires std::same_as<Scalar, Weight>
-  {
+  void backward_rows(Context& ctx, ParamRef<const Weight> w, const Pass& pass, In x, Saved& s,
+                     Out dy, ParamRef<Scalar> dw, Out dx,
+                     State* dstate = nullptr) const requires std::same_as<Scalar, Weight> {
     const auto scope = ctx.workspace().scope();
     const Out branch(ctx.workspace().template take<Scalar>(x.rows * x.cols), x.rows, x.cols);
     const Out dh(ctx.workspace().template take<Scalar>(x.rows * x.cols), x.rows, x.cols);
     const Scalar one(1);
     if (pre()) {
       split(ctx, pass, kFfnSite, dy, branch, dh);  // branch: of the FFN's output; dh = alpha dy
-      feed_forward_.backward_rows(ctx, w, pass, In(s.ffn_in), s.feed_forward, In(branch), dw, dy, Scalar(0));
+      feed_forward_.backward_rows(ctx, w, pass, In(s.ffn_in), s.feed_forward, In(branch), dw, dy,
+                                  Scalar(0));
       ffn_norm_.backward(ctx, w, In(s.h), In(dy), dw, dh, one);
       split(ctx, pass, kMixerSite, dh, branch, dx);
-      mixer_.backward_rows(ctx, w, pass, In(s.mixer_in), s.mixer, In(branch), dw, dy, Scalar(0), dstate);
+      mixer_.backward_rows(ctx, w, pass, In(s.mixer_in), s.mixer, In(branch), dw, dy, Scalar(0),
+                           dstate);
       mixer_norm_.backward(ctx, w, x, In(dy), dw, dx, one);
     } else {
       ffn_norm_.backward(ctx, w, In(s.ffn_sum), In(dy), dw, dy, Scalar(0));
@@ -113,16 +116,16 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
   }
 
   /// Backward of forward, for the same w, pass and x: dx [B,T,C] is assigned and may be dy, the
-  /// gradients of the weights are added to dw. Throws std::invalid_argument on shapes that do not fit.
+  /// gradients of the weights are added to dw. Throws std::invalid_argument on shapes that do not
+  /// fit.
   template <class Context>
   void backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, ConstView<Scalar, 3> x,
                 Saved& saved, ConstView<Scalar, 3> dy, ParamRef<Scalar> dw, View<Scalar, 3> dx,
-                State* dstate = nullptr) const
-    requires std::same_as<Scalar, Weight>
-  {
+                State* dstate = nullptr) const requires std::same_as<Scalar, Weight> {
     mixer_.check_backward(pass, x, saved.mixer, dy, dx, dstate);
     const auto scope = ctx.workspace().scope();
-    const Out spent(ctx.workspace().template take<Scalar>(dy.size()), dy.dim(0) * dy.dim(1), dy.dim(2));
+    const Out spent(ctx.workspace().template take<Scalar>(dy.size()), dy.dim(0) * dy.dim(1),
+                    dy.dim(2));
     std::copy_n(dy.data(), dy.size(), spent.data);
     backward_rows(ctx, w, pass, rows_of(x), saved, spent, dw, rows_of(dx), dstate);
   }
@@ -131,8 +134,8 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
   struct Build {};
   static constexpr Index kMixerSite = 0, kFfnSite = 1;  // dropout masks; 2 is inside the FFN
 
-  RetNetBlock(Build, BlockConfig config, Seed seed, std::shared_ptr<ParamLayout> layout =
-                                                        std::make_shared<ParamLayout>())
+  RetNetBlock(Build, BlockConfig config, Seed seed,
+              std::shared_ptr<ParamLayout> layout = std::make_shared<ParamLayout>())
       : RetNetBlock(std::move(config), *layout, "") {
     auto values = std::make_shared<ParamBuffer<Weight>>(*layout);
     initialize(*values, *layout, seed);

@@ -23,8 +23,8 @@ struct RetNetConfig {
   bool scale_embedding = false;  // times sqrt(d_model)
   bool embedding_norm = false;
   bool final_norm = true;
-  bool tied_output = false;  // logits = h E^T
-  double dropout = 0.0;      // after the embedding and on both branches of a block
+  bool tied_output = false;     // logits = h E^T
+  double dropout = 0.0;         // after the embedding and on both branches of a block
   double init_embedding = 0.0;  // standard deviation; 0: d_model^-0.5
 
   /// The config of every block. Throws std::invalid_argument if the parts contradict each other.
@@ -54,13 +54,15 @@ inline BlockConfig RetNetConfig::block() const {
 inline void RetNetConfig::validate() const {
   constexpr const char* kWhere = "RetNetConfig";
   constexpr const char* kSee = "\n  see: RetNetConfig in retnet/model/config.hpp";
-  RETNET_CHECK(vocab > 0 && d_model > 0 && layers > 0, kWhere, "vocab = ", vocab, ", d_model = ",
-               d_model, ", layers = ", layers, "\n  mend: give all three, positive", kSee);
+  RETNET_CHECK(vocab > 0 && d_model > 0 && layers > 0, kWhere, "vocab = ", vocab,
+               ", d_model = ", d_model, ", layers = ", layers, "\n  mend: give all three, positive",
+               kSee);
   const BlockConfig b = block();
   RETNET_CHECK(b.retention.d_model == d_model, kWhere, "retention.d_model = ", b.retention.d_model,
                ", d_model = ", d_model, "\n  mend: leave retention.d_model 0", kSee);
-  RETNET_CHECK(std::isfinite(init_embedding) && init_embedding >= 0.0, kWhere, "init_embedding = ",
-               init_embedding, "\n  mend: a standard deviation, or 0 for d_model^-0.5", kSee);
+  RETNET_CHECK(std::isfinite(init_embedding) && init_embedding >= 0.0, kWhere,
+               "init_embedding = ", init_embedding,
+               "\n  mend: a standard deviation, or 0 for d_model^-0.5", kSee);
   b.validate(kWhere);
 }
 
@@ -79,8 +81,11 @@ namespace presets {
 /// The paper (Sun et al. 2023): d_v = 2d, centred head norm, layer norm, GELU FFN of width 2d.
 inline RetNetConfig paper(const ModelSize& size) {
   RetNetConfig c{.vocab = size.vocab, .d_model = size.d_model, .layers = size.layers};
-  c.retention = {.d_model = size.d_model, .heads = size.heads, .d_value = size.d_value,
-                 .head_norm = NormKind::layer, .head_norm_eps = 1e-5};
+  c.retention = {.d_model = size.d_model,
+                 .heads = size.heads,
+                 .d_value = size.d_value,
+                 .head_norm = NormKind::layer,
+                 .head_norm_eps = 1e-5};
   c.feed_forward = {.d_model = size.d_model, .hidden = size.ffn};
   c.norm = NormKind::layer;
   c.norm_eps = 1e-5;
@@ -93,10 +98,13 @@ inline RetNetConfig torchscale_v2(const ModelSize& size) {
   RetNetConfig c{.vocab = size.vocab, .d_model = size.d_model, .layers = size.layers};
   const Index step = 4 * (size.heads > 0 ? size.heads : 1);
   const Index wide = (5 * size.d_model / 3 + step - 1) / step * step;
-  c.retention = {.d_model = size.d_model, .heads = size.heads,
+  c.retention = {.d_model = size.d_model,
+                 .heads = size.heads,
                  .d_value = size.d_value > 0 ? size.d_value : wide};
-  c.feed_forward = {.d_model = size.d_model, .hidden = size.ffn > 0 ? size.ffn : wide,
-                    .kind = FeedForwardKind::glu, .activation = Activation::swish};
+  c.feed_forward = {.d_model = size.d_model,
+                    .hidden = size.ffn > 0 ? size.ffn : wide,
+                    .kind = FeedForwardKind::glu,
+                    .activation = Activation::swish};
   return c;
 }
 
@@ -105,15 +113,24 @@ inline RetNetConfig torchscale_v2(const ModelSize& size) {
 inline RetNetConfig fla(const ModelSize& size) {
   RetNetConfig c{.vocab = size.vocab, .d_model = size.d_model, .layers = size.layers};
   const Init init{Init::Kind::normal, 0.02};
-  c.retention = {.d_model = size.d_model, .heads = size.heads, .d_value = size.d_value,
-                 .rotation = RotationLayout::half_split, .theta = ThetaKind::rotary,
-                 .normalization = Normalization::none, .scale_on = ScaleOn::query,
+  c.retention = {.d_model = size.d_model,
+                 .heads = size.heads,
+                 .d_value = size.d_value,
+                 .rotation = RotationLayout::half_split,
+                 .theta = ThetaKind::rotary,
+                 .normalization = Normalization::none,
+                 .scale_on = ScaleOn::query,
                  .head_norm_affine = Affine::per_head_dim,
-                 .init_projection = init, .init_value = init, .init_output = init};
+                 .init_projection = init,
+                 .init_value = init,
+                 .init_output = init};
   const Index wide = (4 * size.d_model / 3 + 255) / 256 * 256;
-  c.feed_forward = {.d_model = size.d_model, .hidden = size.ffn > 0 ? size.ffn : wide,
-                    .kind = FeedForwardKind::glu, .activation = Activation::swish,
-                    .init_in = init, .init_out = init};
+  c.feed_forward = {.d_model = size.d_model,
+                    .hidden = size.ffn > 0 ? size.ffn : wide,
+                    .kind = FeedForwardKind::glu,
+                    .activation = Activation::swish,
+                    .init_in = init,
+                    .init_out = init};
   c.init_embedding = 0.02;
   return c;
 }

@@ -67,7 +67,8 @@ class RetNetModel {
   }
   /// Weights from elsewhere: a checkpoint, a training run, a cast to bfloat16.
   RetNetModel(RetNetConfig config, ParamBuffer<Weight> weights)
-      : RetNetModel(std::move(config), std::make_shared<const ParamBuffer<Weight>>(std::move(weights))) {
+      : RetNetModel(std::move(config),
+                    std::make_shared<const ParamBuffer<Weight>>(std::move(weights))) {
     RETNET_CHECK(static_cast<Index>(weights_->flat().size()) == layout_.size(), kName,
                  "weights hold ", weights_->flat().size(), " elements, this config needs ",
                  layout_.size());
@@ -148,8 +149,8 @@ class RetNetModel {
   template <class Context>
   LossSum loss_and_gradient(Context& ctx, ParamRef<const Weight> w, const Pass& pass,
                             TokenView tokens, TokenView targets, State* state, Saved& saved,
-                            ParamRef<Scalar> dw, double scale, State* dstate = nullptr) const
-    requires std::same_as<Scalar, Weight>;
+                            ParamRef<Scalar> dw, double scale,
+                            State* dstate = nullptr) const requires std::same_as<Scalar, Weight>;
 
  private:
   static constexpr Index kLossRows = 1024;  // rows whose logits exist at one time
@@ -171,12 +172,12 @@ class RetNetModel {
     return {ctx.workspace().template take<Scalar>(rows * config_.d_model), rows, config_.d_model};
   }
   template <class Context>
-  void embed(Context& ctx, ParamRef<const Weight> w, const Pass& pass, TokenView tokens, Out embedded,
-             Out x) const;
+  void embed(Context& ctx, ParamRef<const Weight> w, const Pass& pass, TokenView tokens,
+             Out embedded, Out x) const;
   void reserve(Saved& s, Index rows, const State* state) const;
   template <class Context>
-  void backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, TokenView tokens, Saved& s,
-                Out dh, ParamRef<Scalar> dw, State* dstate) const;
+  void backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, TokenView tokens,
+                Saved& s, Out dh, ParamRef<Scalar> dw, State* dstate) const;
 
   template <class X, class StatePointer>
   auto run(Form form, const X& tokens, StatePointer state) const {
@@ -188,8 +189,8 @@ class RetNetModel {
       logits.resize(view.size(), config_.vocab);
     }
     RETNET_CHECK(view.size() > 0, kName, form.name(), ": tokens are ", view, ", expected B, T > 0");
-    forward(default_context(), weights(), Pass{form, Sequences::dense(view.dim(0), view.dim(1))}, view,
-            static_cast<State*>(state),
+    forward(default_context(), weights(), Pass{form, Sequences::dense(view.dim(0), view.dim(1))},
+            view, static_cast<State*>(state),
             View<Scalar, 3>(logits.data(), {view.dim(0), view.dim(1), config_.vocab}));
     return logits;
   }

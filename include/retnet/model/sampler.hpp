@@ -15,18 +15,18 @@
 namespace retnet::inline RETNET_ABI {
 
 struct SamplerConfig {
-  double temperature = 1.0;         // 0: the likeliest token
-  Index top_k = 0;                  // 0: off
-  double top_p = 1.0;               // keep the likeliest tokens that together reach this probability
-  double min_p = 0.0;               // keep tokens at least this fraction as likely as the likeliest
+  double temperature = 1.0;  // 0: the likeliest token
+  Index top_k = 0;           // 0: off
+  double top_p = 1.0;        // keep the likeliest tokens that together reach this probability
+  double min_p = 0.0;        // keep tokens at least this fraction as likely as the likeliest
   double repetition_penalty = 1.0;  // > 1: tokens of the window become less likely
   Index repetition_window = 64;
 
   /// Throws std::invalid_argument.
   void validate() const {
     constexpr const char* kWhere = "SamplerConfig";
-    RETNET_CHECK(std::isfinite(temperature) && temperature >= 0.0, kWhere, "temperature = ",
-                 temperature, ", expected >= 0");
+    RETNET_CHECK(std::isfinite(temperature) && temperature >= 0.0, kWhere,
+                 "temperature = ", temperature, ", expected >= 0");
     RETNET_CHECK(top_k >= 0, kWhere, "top_k = ", top_k, ", expected >= 0");
     RETNET_CHECK(top_p > 0.0 && top_p <= 1.0, kWhere, "top_p = ", top_p, ", expected in (0, 1]");
     RETNET_CHECK(min_p >= 0.0 && min_p <= 1.0, kWhere, "min_p = ", min_p, ", expected in [0, 1]");
@@ -52,7 +52,8 @@ class Sampler {
   /// `draw` is uniform in [0, 1). `recent` are the tokens that the penalty looks at. Allocates
   /// nothing. Throws std::invalid_argument when every logit is NaN or -inf.
   template <class S>
-  std::int32_t operator()(std::span<const S> logits, std::span<const std::int32_t> recent, double draw) {
+  std::int32_t operator()(std::span<const S> logits, std::span<const std::int32_t> recent,
+                          double draw) {
     candidates_.clear();
     for (std::size_t i = 0; i < logits.size(); ++i) {
       const auto z = static_cast<double>(logits[i]);

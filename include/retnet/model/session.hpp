@@ -31,8 +31,8 @@ class Session {
  public:
   using Model = RetNetModel<Scalar, Weight>;
 
-  /// `sequences` texts at once, on `context` or on the calling thread's default_context(). The model
-  /// and the context must outlive the session.
+  /// `sequences` texts at once, on `context` or on the calling thread's default_context(). The
+  /// model and the context must outlive the session.
   explicit Session(const Model& model, GenerateConfig config = {}, Index sequences = 1,
                    Cpu* context = nullptr)
       : model_(&model),
@@ -83,9 +83,11 @@ class Session {
     const Index width = model_->config().d_model;
     Buffer<Scalar> h(total * width);
     model_->hidden(context(), model_->weights(), {Form::chunkwise(config_.prefill_chunk), rows},
-                   TokenView(packed.data(), {1, total}), &state_, Window<Scalar>(h.data(), total, width));
+                   TokenView(packed.data(), {1, total}), &state_,
+                   Window<Scalar>(h.data(), total, width));
     for (std::size_t i = 0; i < texts.size(); ++i) {
-      std::copy_n(h.data() + (ends[i + 1] - 1) * width, width, hidden_.data() + static_cast<Index>(i) * width);
+      std::copy_n(h.data() + (ends[i + 1] - 1) * width, width,
+                  hidden_.data() + static_cast<Index>(i) * width);
       finished_[i] = false;
       for (const Token t : texts[i]) remember(i, t);
     }
@@ -137,7 +139,8 @@ class Session {
 
   // So that no later step allocates. A copied vector keeps its size, not its capacity.
   void reserve() {
-    for (auto& r : recent_) r.reserve(static_cast<std::size_t>(config_.sampler.repetition_window) + 1);
+    for (auto& r : recent_)
+      r.reserve(static_cast<std::size_t>(config_.sampler.repetition_window) + 1);
     sampler_ = Sampler(config_.sampler, model_->config().vocab);
   }
   // The state takes in the tokens that were drawn last; done late, so that a session that stops has

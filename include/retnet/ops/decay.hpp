@@ -19,7 +19,8 @@ namespace retnet::inline RETNET_ABI {
 /// pow2: 1 - 2^(-5-h).
 inline std::vector<double> log_gamma_pow2(Index heads) {
   std::vector<double> out;
-  for (Index h = 0; h < heads; ++h) out.push_back(std::log1p(-std::exp2(-5.0 - static_cast<double>(h))));
+  for (Index h = 0; h < heads; ++h)
+    out.push_back(std::log1p(-std::exp2(-5.0 - static_cast<double>(h))));
   return out;
 }
 
@@ -58,7 +59,8 @@ using LogSum = std::conditional_t<std::is_floating_point_v<S>, double, S>;
 
 /// out[i] = log of the decay from before row `first` to after row first + i, of head h.
 template <class S>
-void cumulative_log_decay(const Decay<S>& decay, Index h, Index first, Index length, LogSum<S>* out) {
+void cumulative_log_decay(const Decay<S>& decay, Index h, Index first, Index length,
+                          LogSum<S>* out) {
   if (!decay.gated()) {
     const double g = decay.log_gamma[static_cast<std::size_t>(h)];
     for (Index i = 0; i < length; ++i) out[i] = LogSum<S>(static_cast<double>(i + 1) * g);
@@ -77,19 +79,29 @@ S exp_of(const LogSum<S>& x) {
   return S(exp(x));
 }
 
+template <class S>
+S log_one_plus(S x) {
+  if constexpr (std::is_floating_point_v<S>) {
+    return std::log1p(x);
+  } else {
+    using std::log;
+    return S(log(S(S(1) + x)));
+  }
+}
+
 }  // namespace detail
 
 /// log_gate = log sigmoid(z) / divisor, the data-dependent decay; z = x W [R,H].
 template <class Context, class S>
 void log_sigmoid_gate(Context& ctx, double divisor, Window<const S> z, Window<S> log_gate) {
   for_row_blocks(ctx, z.rows, [&](Index first, Index last) {
-    using std::exp, std::log;
+    using std::exp;
     for (Index r = first; r < last; ++r) {
       for (Index h = 0; h < z.cols; ++h) {
         const S x = z(r, h);
         const S low = x < S(0) ? x : S(0);  // log sigmoid(x) = min(x, 0) - log(1 + e^-|x|)
         const S magnitude = x < S(0) ? S(S(0) - x) : x;
-        const S tail = S(log(S(S(1) + S(exp(S(S(0) - magnitude))))));
+        const S tail = detail::log_one_plus(S(exp(S(S(0) - magnitude))));
         log_gate(r, h) = S(S(low - tail) / S(divisor));
       }
     }

@@ -28,8 +28,7 @@ void dot_rows(const Window<const W>& w, Index first, Index last, const S* x, S* 
     Index k = 0;
     for (; k + kN <= w.cols; k += kN) {
       const P xk = P::load(x + k);
-      for (int i = 0; i < 4; ++i)
-        acc[i] = fma(xk, simd::load_as<S, kN>(w.row(n + i) + k), acc[i]);
+      for (int i = 0; i < 4; ++i) acc[i] = fma(xk, simd::load_as<S, kN>(w.row(n + i) + k), acc[i]);
     }
     for (int i = 0; i < 4; ++i) {
       S tail(0);

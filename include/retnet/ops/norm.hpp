@@ -33,7 +33,8 @@ NormStats<S> norm_stats(NormKind kind, double eps, const S* x, Index n) {
   const S count = S(static_cast<double>(n));
   S mean(0);
   if (kind == NormKind::layer) {
-    mean = S(simd::sum_packs<S>(n, [=](auto p, Index i) { return decltype(p)::load(x + i); }) / count);
+    mean =
+        S(simd::sum_packs<S>(n, [=](auto p, Index i) { return decltype(p)::load(x + i); }) / count);
   }
   const S squares = simd::sum_packs<S>(n, [=](auto p, Index i) {
     using P = decltype(p);
@@ -126,12 +127,15 @@ void norm_backward(Context& ctx, NormKind kind, double eps, Index groups, Window
           return w != nullptr ? v * P::load(w + g * w_step + i) : v;
         };
         const S count = S(static_cast<double>(width));
-        const S along = S(simd::sum_packs<S>(width, [&](auto p, Index i) { return d(p, i) * xhat(p, i); }) / count);
+        const S along =
+            S(simd::sum_packs<S>(width, [&](auto p, Index i) { return d(p, i) * xhat(p, i); }) /
+              count);
         const S mean = kind == NormKind::layer ? S(simd::sum_packs<S>(width, d) / count) : S(0);
         simd::for_each_pack<S>(width, [&](auto p, Index i) {
           using P = decltype(p);
           const P h = xhat(p, i), dyi = P::load(d_out + i);
-          P v = P::broadcast(stats.inverse) * (d(p, i) - P::broadcast(mean) - h * P::broadcast(along));
+          P v = P::broadcast(stats.inverse) *
+                (d(p, i) - P::broadcast(mean) - h * P::broadcast(along));
           if (beta != S(0)) v = fma(P::broadcast(beta), P::load(d_in + i), v);
           if (n_w > 0) fma(dyi, h, P::load(dw + g * dw_step + i)).store(dw + g * dw_step + i);
           if (n_b > 0) (P::load(db + g * db_step + i) + dyi).store(db + g * db_step + i);
@@ -141,8 +145,10 @@ void norm_backward(Context& ctx, NormKind kind, double eps, Index groups, Window
     }
   });
   for (Index b = 0; b < blocks; ++b) {  // in order: the sum does not depend on the threads
-    for (Index i = 0; i < n_w; ++i) dweight.data[i] = S(dweight.data[i] + partial[b * partial_size + i]);
-    for (Index i = 0; i < n_b; ++i) dbias.data[i] = S(dbias.data[i] + partial[b * partial_size + n_w + i]);
+    for (Index i = 0; i < n_w; ++i)
+      dweight.data[i] = S(dweight.data[i] + partial[b * partial_size + i]);
+    for (Index i = 0; i < n_b; ++i)
+      dbias.data[i] = S(dbias.data[i] + partial[b * partial_size + n_w + i]);
   }
 }
 

@@ -129,7 +129,8 @@ void retention_parallel_backward(Reference& ctx, const RetentionInput<S>& in, co
           }
           if (grad.dstate)
             for (Index j = 0; j < dv; ++j)
-              grad.dstate[at + d * dv + j] = S(grad.dstate[at + d * dv + j] + w * q(n, d) * dout(n, j));
+              grad.dstate[at + d * dv + j] =
+                  S(grad.dstate[at + d * dv + j] + w * q(n, d) * dout(n, j));
         }
       }
       if (grad.dlog_decay.empty()) continue;

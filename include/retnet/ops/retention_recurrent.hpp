@@ -19,7 +19,8 @@ S step_decay(const Decay<S>& decay, Index row, Index h) {
 
 /// One token of one head. Four rows of S at a time, so that o is read and written once for four.
 template <class S>
-void recurrent_step(S decay, Index dk, Index dv, const S* q, const S* k, const S* v, S* state, S* o) {
+void recurrent_step(S decay, Index dk, Index dv, const S* q, const S* k, const S* v, S* state,
+                    S* o) {
   std::fill_n(o, dv, S(0));
   Index d = 0;
   for (; d + 4 <= dk; d += 4) {

@@ -60,8 +60,8 @@ void retention_torchscale_parallel(Context& ctx, const RetentionInput<S>& in, Wi
     const auto out = o.row_block(segment.first_row, segment.length).head(h, dv);
     S* p = scratch.take<S>(segment.length);
     for (Index n = 0; n < segment.length; ++n) {
-      const S a = detail::clamp_score_sum(detail::torchscale_scores(
-          q, k, n, in.decay.log_gamma[static_cast<std::size_t>(h)], p));
+      const S a = detail::clamp_score_sum(
+          detail::torchscale_scores(q, k, n, in.decay.log_gamma[static_cast<std::size_t>(h)], p));
       for (Index j = 0; j < dv; ++j) {
         S sum(0);
         for (Index m = 0; m <= n; ++m) sum = S(sum + p[m] * v(m, j));
@@ -136,7 +136,7 @@ void retention_torchscale_chunkwise(Context& ctx, const RetentionInput<S>& in, I
         a = a < S(1) ? S(1) : a;
         const S all = a < b ? b : a;
         const S cross = S(std::exp(static_cast<double>(i + 1) * log_gamma) * rho_last /
-                      std::sqrt(decay_row_sum(log_gamma, i)));
+                          std::sqrt(decay_row_sum(log_gamma, i)));
         for (Index j = 0; j < dv; ++j) {
           S sum(0), carried(0);
           for (Index m = 0; m <= i; ++m) sum = S(sum + p[m] * v(m, j));

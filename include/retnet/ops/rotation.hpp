@@ -27,7 +27,8 @@ inline std::vector<double> theta_inclusive(Index key_dim, double base) {
   std::vector<double> out;
   const Index n = key_dim / 2;
   for (Index i = 0; i < n; ++i)
-    out.push_back(n > 1 ? std::pow(base, -static_cast<double>(i) / static_cast<double>(n - 1)) : 1.0);
+    out.push_back(n > 1 ? std::pow(base, -static_cast<double>(i) / static_cast<double>(n - 1))
+                        : 1.0);
   return out;
 }
 
@@ -98,7 +99,7 @@ void rotate_head(RotationLayout layout, Index width, Index pairs, S scale, S sig
                  const S* sines, const S* x, S* y) {
   if (layout == RotationLayout::none) return simd::scale(scale, x, y, width);
   const bool interleaved = layout == RotationLayout::interleaved;
-  const Index step = interleaved ? 2 : 1;      // from one pair to the next
+  const Index step = interleaved ? 2 : 1;        // from one pair to the next
   const Index across = interleaved ? 1 : pairs;  // from x0 to x1
   for (Index i = 0; i < pairs; ++i) {
     const S a = x[i * step], b = x[i * step + across];

@@ -35,7 +35,8 @@ inline Pack<T, N> exp(Pack<T, N> x) {
     P p = P::broadcast(1.0F / 720);
     for (const float c : {1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F})
       p = fma(p, r, P::broadcast(c));
-    typename VectorOf<std::int32_t, N>::Type bits;  // the exponent of 2^n sits in the low bits of `shifted`
+    typename VectorOf<std::int32_t, N>::Type
+        bits;  // the exponent of 2^n sits in the low bits of `shifted`
     std::memcpy(&bits, &shifted.v, sizeof(bits));
     bits = (bits + 127) << 23;
     P power;

@@ -127,7 +127,8 @@ inline void transpose_stages(Pack<T, N> (&rows)[N]) {
   if constexpr (B < N) {
 #pragma GCC unroll 16
     for (int i = 0; i < N; ++i)
-      if ((i & B) == 0) exchange_lanes<B>(rows[i], rows[i | B], std::make_integer_sequence<int, N>{});
+      if ((i & B) == 0)
+        exchange_lanes<B>(rows[i], rows[i | B], std::make_integer_sequence<int, N>{});
     transpose_stages<2 * B>(rows);
   }
 }

@@ -24,8 +24,8 @@ struct AdamWConfig {
     RETNET_CHECK(beta1 >= 0.0 && beta1 < 1.0, kWhere, "beta1 = ", beta1, ", expected in [0, 1)");
     RETNET_CHECK(beta2 >= 0.0 && beta2 < 1.0, kWhere, "beta2 = ", beta2, ", expected in [0, 1)");
     RETNET_CHECK(eps > 0.0, kWhere, "eps = ", eps, ", expected > 0");
-    RETNET_CHECK(std::isfinite(weight_decay) && weight_decay >= 0.0, kWhere, "weight_decay = ",
-                 weight_decay, ", expected >= 0");
+    RETNET_CHECK(std::isfinite(weight_decay) && weight_decay >= 0.0, kWhere,
+                 "weight_decay = ", weight_decay, ", expected >= 0");
   }
 };
 

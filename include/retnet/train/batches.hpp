@@ -27,8 +27,10 @@ struct Batch {
 namespace detail {
 
 template <class Unit>
-void check_text(std::span<const Unit> text, Index batch, Index tokens, Index needed, const char* where) {
-  RETNET_CHECK(batch > 0 && tokens > 0, where, "B = ", batch, ", T = ", tokens, ", expected positive");
+void check_text(std::span<const Unit> text, Index batch, Index tokens, Index needed,
+                const char* where) {
+  RETNET_CHECK(batch > 0 && tokens > 0, where, "B = ", batch, ", T = ", tokens,
+               ", expected positive");
   RETNET_CHECK(static_cast<Index>(text.size()) >= needed, where, "the text has ", text.size(),
                " tokens, expected at least ", needed, " for B = ", batch, ", T = ", tokens);
 }
@@ -72,7 +74,8 @@ class RandomCrops {
     out.targets.resize(out.inputs.size());
     const auto places = static_cast<double>(static_cast<Index>(text_.size()) - tokens_);
     for (Index b = 0; b < batch_; ++b) {
-      const double u = uniform(seed_, static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(b));
+      const double u =
+          uniform(seed_, static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(b));
       detail::copy_crop(text_, static_cast<Index>(u * places), b, out);
     }
   }

@@ -18,7 +18,8 @@ struct CosineSchedule {
   void validate() const {
     constexpr const char* kWhere = "CosineSchedule";
     RETNET_CHECK(std::isfinite(peak) && peak >= 0.0, kWhere, "peak = ", peak, ", expected >= 0");
-    RETNET_CHECK(warmup >= 0.0 && warmup < 1.0, kWhere, "warmup = ", warmup, ", expected in [0, 1)");
+    RETNET_CHECK(warmup >= 0.0 && warmup < 1.0, kWhere, "warmup = ", warmup,
+                 ", expected in [0, 1)");
     RETNET_CHECK(floor >= 0.0 && floor <= 1.0, kWhere, "floor = ", floor, ", expected in [0, 1]");
   }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Trainer: forward, backward, clip, update. It owns the weights while they change; everything that a
-// checkpoint must hold is the three flat buffers and the number of updates.
+// Trainer: forward, backward, clip, update. It owns the weights while they change; everything that
+// a checkpoint must hold is the three flat buffers and the number of updates.
 #pragma once
 
 #include <cmath>
@@ -26,7 +26,7 @@ struct StepReport {
   double loss = 0.0;       // nats a token, mean over the accumulated batches
   double grad_norm = 0.0;  // before clipping
   Index tokens = 0;
-  bool skipped = false;    // the norm was not finite: weights and moments are as before
+  bool skipped = false;  // the norm was not finite: weights and moments are as before
 };
 
 template <class Scalar>
@@ -66,7 +66,8 @@ class Trainer {
   /// Adds the gradient of one batch; the update weighs every target alike.
   template <class Context>
   void accumulate(Context& ctx, const Batch& batch) {
-    accumulate(ctx, Sequences::dense(batch.batch, batch.tokens), batch.input_view(), batch.target_view());
+    accumulate(ctx, Sequences::dense(batch.batch, batch.tokens), batch.input_view(),
+               batch.target_view());
   }
   /// The same with packed or padded rows.
   template <class Context>
@@ -74,13 +75,14 @@ class Trainer {
     if (sum_.rows == 0) gradient_.zero();
     ModelState<Scalar>* state = nullptr;
     if (config_.carry_state) {
-      if (carried_.sequences() != sequences.count()) carried_ = model_.initial_state(sequences.count());
+      if (carried_.sequences() != sequences.count())
+        carried_ = model_.initial_state(sequences.count());
       state = &carried_;
     }
     const DropoutKey key{config_.dropout_seed, static_cast<std::uint64_t>(step_) << 8 | micro_++};
     const LossSum part =
-        model_.loss_and_gradient(ctx, weights_.ref(), {config_.form, sequences, &key}, tokens, targets,
-                                 state, saved_, gradient_.ref(), 1.0);
+        model_.loss_and_gradient(ctx, weights_.ref(), {config_.form, sequences, &key}, tokens,
+                                 targets, state, saved_, gradient_.ref(), 1.0);
     sum_.sum += part.sum;
     sum_.rows += part.rows;
   }
@@ -88,7 +90,8 @@ class Trainer {
   /// Ends the step: mean gradient, clip, AdamW. A gradient that is not finite changes nothing.
   template <class Context>
   StepReport update(Context& ctx, double lr) {
-    RETNET_CHECK(sum_.rows > 0, "Trainer::update", "no target was accumulated, expected at least one");
+    RETNET_CHECK(sum_.rows > 0, "Trainer::update",
+                 "no target was accumulated, expected at least one");
     StepReport report{.loss = sum_.mean(), .tokens = sum_.rows};
     const auto flat = gradient_.flat();
     const Scalar mean = Scalar(1.0 / static_cast<double>(sum_.rows));

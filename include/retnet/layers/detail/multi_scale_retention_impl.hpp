@@ -13,7 +13,8 @@ void MultiScaleRetention<Scalar, Weight>::place(ParamLayout& layout, const std::
   rotation_ = rotation_of(config_);
   const auto& c = config_;
   const Index keys = c.key_dim() * c.kv(), values = c.value_dim() * c.kv();
-  const auto add = [&](const char* name, Index out, Index in, Init init, Param& weight, Param& bias) {
+  const auto add = [&](const char* name, Index out, Index in, Init init, Param& weight,
+                       Param& bias) {
     weight = layout.add(prefix + name + ".weight", out, in, init);
     if (c.bias) bias = layout.add(prefix + name + ".bias", 1, out, {}, false);
   };
@@ -35,8 +36,8 @@ void MultiScaleRetention<Scalar, Weight>::check(const Pass& pass, ConstView<Scal
                                                 const State* state) const {
   const char* form = pass.form.name();
   RETNET_CHECK(x.size() > 0, kName, form, ": x is ", x, ", expected positive sizes");
-  RETNET_CHECK(x.dim(2) == config_.d_model, kName, form, ": x is ", x, ", layer has d_model = ",
-               config_.d_model);
+  RETNET_CHECK(x.dim(2) == config_.d_model, kName, form, ": x is ", x,
+               ", layer has d_model = ", config_.d_model);
   RETNET_CHECK(x.dim(0) * x.dim(1) == pass.sequences.rows(), kName, form, ": x is ", x,
                ", the sequences cover ", pass.sequences.rows(), " rows");
   RETNET_CHECK(pass.form.kind != Form::Kind::chunkwise || pass.form.chunk > 0, kName, form,
@@ -58,7 +59,8 @@ void MultiScaleRetention<Scalar, Weight>::check(const Pass& pass, ConstView<Scal
 // Windows into one block of memory: the saved one if backward will come, else scratch.
 template <ComputeScalar Scalar, class Weight>
 template <class Context>
-void MultiScaleRetention<Scalar, Weight>::reserve(Context& ctx, Saved& s, Index rows, bool keep) const {
+void MultiScaleRetention<Scalar, Weight>::reserve(Context& ctx, Saved& s, Index rows,
+                                                  bool keep) const {
   const auto& c = config_;
   const bool gated = c.decay == DecayKind::gated;
   const Index values = c.value_width();
@@ -120,36 +122,28 @@ void MultiScaleRetention<Scalar, Weight>::project(Context& ctx, ParamRef<const W
                                                   const Pass& pass, In x,
                                                   const std::int64_t* positions, Saved& s) const {
   const bool one = pass.sequences.single_token();
-  linear(ctx, w[q_], w[q_bias_], x, s.q, one);  // [R,H*Dk]
-  linear(ctx, w[k_], w[k_bias_], x, s.k, one);  // [R,Hk*Dk]
-  linear(ctx, w[v_], w[v_bias_], x, s.v, one);  // [R,Hk*Dv]
+  linear(ctx, w[q_], w[q_bias_], x, s.q, one);                    // [R,H*Dk]
+  linear(ctx, w[k_], w[k_bias_], x, s.k, one);                    // [R,Hk*Dk]
+  linear(ctx, w[v_], w[v_bias_], x, s.v, one);                    // [R,Hk*Dv]
   if (config_.gate) linear(ctx, w[g_], w[g_bias_], x, s.g, one);  // [R,H*Dv]
   if (gt_) {
     linear(ctx, w[gt_], Window<const Weight>(), x, s.z, one);  // [R,H]
     log_sigmoid_gate(ctx, config_.gate_divisor, In(s.z), s.log_gate);
   }
   rotate(ctx, rotation_, query_scale(pass), config_.heads, pass.sequences, positions, In(s.q), s.q);
-  rotate(ctx, rotation_, {scale(ScaleOn::key), {}}, config_.kv(), pass.sequences, positions, In(s.k),
-         s.k);
+  rotate(ctx, rotation_, {scale(ScaleOn::key), {}}, config_.kv(), pass.sequences, positions,
+         In(s.k), s.k);
 }
 
 template <ComputeScalar Scalar, class Weight>
 template <class Context>
 void MultiScaleRetention<Scalar, Weight>::retain_once(Context& ctx, const Pass& pass,
-                                                      const RetentionInput<Scalar>& in, Scalar* state,
-                                                      Out o) const {
+                                                      const RetentionInput<Scalar>& in,
+                                                      Scalar* state, Out o) const {
   switch (pass.form.kind) {
     case Form::Kind::parallel: return retention_parallel(ctx, in, state, o);
     case Form::Kind::chunkwise: return retention_chunkwise(ctx, in, pass.form.chunk, state, o);
-    case Form::Kind::recurrent: {
-      const auto scope = ctx.workspace().scope();
-      const Index size = pass.sequences.count() * in.heads * in.state_size();
-      if (state == nullptr) {
-        state = ctx.workspace().template take<Scalar>(size);
-        std::fill_n(state, size, Scalar(0));
-      }
-      return retention_recurrent(ctx, in, state, o);
-    }
+    case Form::Kind::recurrent: return retention_recurrent(ctx, in, state, o);
   }
 }
 
@@ -175,8 +169,8 @@ void MultiScaleRetention<Scalar, Weight>::retain(Context& ctx, const Pass& pass,
   retain_once(ctx, pass, in, matrices, s.o);
   if (!scored()) return;
   const auto scope = ctx.workspace().scope();
-  retain_once(ctx, pass, score_input(pass, s, ones(ctx, s.q.rows)), state ? state->key_sums() : nullptr,
-              s.r);
+  retain_once(ctx, pass, score_input(pass, s, ones(ctx, s.q.rows)),
+              state ? state->key_sums() : nullptr, s.r);
   const Index dv = config_.value_dim();
   for_row_blocks(ctx, s.o.rows, [&](Index first, Index last) {
     for (Index r = first; r < last; ++r)
@@ -263,17 +257,17 @@ void MultiScaleRetention<Scalar, Weight>::retain_backward(Context& ctx, const Pa
 
 template <ComputeScalar Scalar, class Weight>
 template <class Context>
-void MultiScaleRetention<Scalar, Weight>::backward_rows(Context& ctx, ParamRef<const Weight> w,
-                                                        const Pass& pass, In x, Saved& s, In dy,
-                                                        ParamRef<Scalar> dw, Out dx, Scalar beta,
-                                                        State* dstate) const
-  requires std::same_as<Scalar, Weight>
-{
+void MultiScaleRetention<Scalar, Weight>::backward_rows(
+    Context& ctx, ParamRef<const Weight> w, const Pass& pass, In x, Saved& s, In dy,
+    ParamRef<Scalar> dw, Out dx, Scalar beta,
+    State* dstate) const requires std::same_as<Scalar, Weight> {
   const auto& c = config_;
   const auto scope = ctx.workspace().scope();
   auto& ws = ctx.workspace();
   const Index rows = x.rows, values = c.value_width();
-  const auto take = [&](Index cols) { return Out(ws.template take<Scalar>(rows * cols), rows, cols); };
+  const auto take = [&](Index cols) {
+    return Out(ws.template take<Scalar>(rows * cols), rows, cols);
+  };
   const std::int64_t* positions = positions_of(ctx, pass.sequences, &s.initial);
 
   const Out d = take(values), dg = c.gate ? take(values) : Out();
@@ -286,11 +280,13 @@ void MultiScaleRetention<Scalar, Weight>::backward_rows(Context& ctx, ParamRef<c
   const Out dq = take(s.q.cols), dk = take(s.k.cols), dv = take(s.v.cols);
   const Out dlog = gt_ ? take(c.heads) : Out();
   if (pass.sequences.padded())
-    for (const Out& part : {dq, dk, dv, dlog}) std::fill_n(part.data, part.rows * part.cols, Scalar(0));
+    for (const Out& part : {dq, dk, dv, dlog})
+      std::fill_n(part.data, part.rows * part.cols, Scalar(0));
   retain_backward(ctx, pass, s, d, dq, dk, dv, dlog, dstate);
 
   rotate(ctx, rotation_, query_scale(pass), c.heads, pass.sequences, positions, In(dq), dq, true);
-  rotate(ctx, rotation_, {scale(ScaleOn::key), {}}, c.kv(), pass.sequences, positions, In(dk), dk, true);
+  rotate(ctx, rotation_, {scale(ScaleOn::key), {}}, c.kv(), pass.sequences, positions, In(dk), dk,
+         true);
   linear_backward(ctx, w[q_], x, In(dq), dw[q_], dw[q_bias_], dx, beta);
   linear_backward(ctx, w[k_], x, In(dk), dw[k_], dw[k_bias_], dx, Scalar(1));
   linear_backward(ctx, w[v_], x, In(dv), dw[v_], dw[v_bias_], dx, Scalar(1));

@@ -14,7 +14,8 @@ void RetNetModel<Scalar, Weight>::place() {
       c.init_embedding > 0.0 ? c.init_embedding : 1.0 / std::sqrt(static_cast<double>(c.d_model));
   const Init init{Init::Kind::normal, std_dev};
   embedding_ = layout_.add("embed_tokens.weight", c.vocab, c.d_model, init, false);
-  if (c.embedding_norm) embedding_norm_ = BlockNorm(c.norm, c.norm_eps, c.d_model, layout_, "embedding_norm");
+  if (c.embedding_norm)
+    embedding_norm_ = BlockNorm(c.norm, c.norm_eps, c.d_model, layout_, "embedding_norm");
   for (Index l = 0; l < c.layers; ++l)
     blocks_.emplace_back(c.block(), layout_, detail::concat("layers.", l, "."));
   if (c.final_norm) final_norm_ = BlockNorm(c.norm, c.norm_eps, c.d_model, layout_, "final_norm");
@@ -22,7 +23,8 @@ void RetNetModel<Scalar, Weight>::place() {
 }
 
 template <ComputeScalar Scalar, class Weight>
-void RetNetModel<Scalar, Weight>::check(const Pass& pass, TokenView tokens, const State* state) const {
+void RetNetModel<Scalar, Weight>::check(const Pass& pass, TokenView tokens,
+                                        const State* state) const {
   const char* form = pass.form.name();
   RETNET_CHECK(tokens.size() > 0 && tokens.size() == pass.sequences.rows(), kName, form,
                ": tokens are ", tokens, ", the sequences cover ", pass.sequences.rows(), " rows");
@@ -32,7 +34,8 @@ void RetNetModel<Scalar, Weight>::check(const Pass& pass, TokenView tokens, cons
                  ", expected 0 <= token < vocab = ", config_.vocab);
   }
   RETNET_CHECK(!state || static_cast<Index>(state->layers.size()) == config_.layers, kName, form,
-               ": the state has ", state ? state->layers.size() : 0, " layers, expected ", config_.layers);
+               ": the state has ", state ? state->layers.size() : 0, " layers, expected ",
+               config_.layers);
   // what the mixers check of x holds by construction; what they check of the state does not
   const ConstView<Scalar, 3> x(nullptr, {1, tokens.size(), config_.d_model});
   for (std::size_t l = 0; l < blocks_.size(); ++l)
@@ -45,8 +48,8 @@ void RetNetModel<Scalar, Weight>::check_targets(TokenView tokens, TokenView targ
                ", tokens are ", tokens);
   for (Index i = 0; i < targets.size(); ++i) {
     const Token t = targets.data()[i];
-    RETNET_CHECK(t == kIgnore || (t >= 0 && t < config_.vocab), kName, "loss: target ", t, " at row ",
-                 i, ", expected 0 <= target < vocab = ", config_.vocab, ", or kIgnore");
+    RETNET_CHECK(t == kIgnore || (t >= 0 && t < config_.vocab), kName, "loss: target ", t,
+                 " at row ", i, ", expected 0 <= target < vocab = ", config_.vocab, ", or kIgnore");
   }
 }
 
@@ -57,7 +60,8 @@ void RetNetModel<Scalar, Weight>::embed(Context& ctx, ParamRef<const Weight> w, 
   embedding(ctx, embedding_scale(), tokens.data(), w[embedding_], embedding_norm_ ? embedded : x);
   if (embedding_norm_) embedding_norm_.forward(ctx, w, In(embedded), x);
   if (pass.dropout)
-    dropout(ctx, config_.dropout, pass.dropout->seed, pass.dropout->stream(config_.layers, kEmbeddingSite), x);
+    dropout(ctx, config_.dropout, pass.dropout->seed,
+            pass.dropout->stream(config_.layers, kEmbeddingSite), x);
 }
 
 template <ComputeScalar Scalar, class Weight>
@@ -69,7 +73,9 @@ void RetNetModel<Scalar, Weight>::hidden(Context& ctx, ParamRef<const Weight> w,
   Out x = take(ctx, tokens.size()), y = take(ctx, tokens.size());
   embed(ctx, w, pass, tokens, y, x);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
-    blocks_[l].forward_rows(ctx, w, pass, In(x), state ? &state->layers[l] : nullptr, y, nullptr);
+    Pass at = pass;
+    at.layer = static_cast<Index>(l);
+    blocks_[l].forward_rows(ctx, w, at, In(x), state ? &state->layers[l] : nullptr, y, nullptr);
     std::swap(x, y);
   }
   if (final_norm_) return final_norm_.forward(ctx, w, In(x), h);
@@ -118,13 +124,10 @@ void RetNetModel<Scalar, Weight>::reserve(Saved& s, Index rows, const State* sta
 
 template <ComputeScalar Scalar, class Weight>
 template <class Context>
-LossSum RetNetModel<Scalar, Weight>::loss_and_gradient(Context& ctx, ParamRef<const Weight> w,
-                                                       const Pass& pass, TokenView tokens,
-                                                       TokenView targets, State* state, Saved& saved,
-                                                       ParamRef<Scalar> dw, double scale,
-                                                       State* dstate) const
-  requires std::same_as<Scalar, Weight>
-{
+LossSum RetNetModel<Scalar, Weight>::loss_and_gradient(
+    Context& ctx, ParamRef<const Weight> w, const Pass& pass, TokenView tokens, TokenView targets,
+    State* state, Saved& saved, ParamRef<Scalar> dw, double scale,
+    State* dstate) const requires std::same_as<Scalar, Weight> {
   check(pass, tokens, state);
   check_targets(tokens, targets);
   const Index rows = tokens.size();
@@ -148,7 +151,8 @@ LossSum RetNetModel<Scalar, Weight>::loss_and_gradient(Context& ctx, ParamRef<co
     const Out logits(ctx.workspace().template take<Scalar>(n * config_.vocab), n, config_.vocab);
     project(ctx, w, pass, h.row_block(r, n), logits);
     const LossSum part = cross_entropy(ctx, targets.data() + r, logits, scale);
-    linear_backward(ctx, w[output()], h.row_block(r, n), In(logits), dw[output()], Out(), dh.row_block(r, n));
+    linear_backward(ctx, w[output()], h.row_block(r, n), In(logits), dw[output()], Out(),
+                    dh.row_block(r, n));
     total.sum += part.sum;
     total.rows += part.rows;
   }
@@ -179,7 +183,8 @@ void RetNetModel<Scalar, Weight>::backward(Context& ctx, ParamRef<const Weight> 
     std::swap(dy, dx);
   }
   if (pass.dropout)
-    dropout(ctx, config_.dropout, pass.dropout->seed, pass.dropout->stream(config_.layers, kEmbeddingSite), dy);
+    dropout(ctx, config_.dropout, pass.dropout->seed,
+            pass.dropout->stream(config_.layers, kEmbeddingSite), dy);
   if (embedding_norm_) embedding_norm_.backward(ctx, w, In(s.embedded), In(dy), dw, dy, Scalar(0));
   embedding_backward(ctx, embedding_scale(), tokens.data(), In(dy), dw[embedding_]);
 }
