@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Cross-entropy of the next token, mean over the rows that have a target.
 //
-//   L = 1/N sum_r (log sum_v exp(z_rv) - z_r,target)        dz_rv = (softmax(z_r)_v - [v = target])
-// / N
+//   L     = 1/N sum_r (log sum_v exp(z_rv) - z_r,target)
+//   dz_rv = (softmax(z_r)_v - [v = target]) / N
 #pragma once
 
 #include <cmath>
