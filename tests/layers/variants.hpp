@@ -148,6 +148,7 @@ inline std::vector<Variant> some_variants() {
   std::vector<Variant> out;
   const auto add = [&](const char* name, auto&& change) {
     Variant v{name, {.d_model = 12, .heads = 4, .d_key = 32, .d_value = 44}};
+    v.config.head_norm_eps = 1e-3;
     change(v.config);
     out.push_back(v);
   };
