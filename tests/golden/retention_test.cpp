@@ -155,20 +155,11 @@ void expect_gradients(Context& ctx, const Case& c, double tolerance) {
     }
     test::RelativeError dgamma;
     for (Index h = 0; h < x.heads; ++h) {
-      // d ln gamma is the difference of q . dq and k . dk, and in float as exact as they are: where
-      // gamma is tiny they cancel almost wholly.
-      double sum = 0.0, cancelled = 0.0;
-      for (Index r = 0; r < x.rows; ++r) {
-        sum += static_cast<double>(dlog[r * x.heads + h]);
-        double along = 0.0;
-        for (Index i = (r * x.heads + h) * x.dk; i < (r * x.heads + h + 1) * x.dk; ++i)
-          along += static_cast<double>(x.q[i]) * static_cast<double>(dq[i]) / x.scale;
-        cancelled += std::abs(along);
-      }
+      double sum = 0.0;
+      for (Index r = 0; r < x.rows; ++r) sum += static_cast<double>(dlog[r * x.heads + h]);
       const double gamma = std::exp(x.log_gamma[static_cast<std::size_t>(h)]);
       const double golden = c.io().at("dgamma").values.at(static_cast<std::size_t>(h));
       dgamma.add(sum / gamma, golden);
-      if (std::is_same_v<S, float>) dgamma.add(cancelled / gamma, cancelled / gamma);
     }
     EXPECT_LE(dgamma.value(), 10.0 * tolerance) << form.name() << form.chunk;
   }

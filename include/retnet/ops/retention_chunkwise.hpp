@@ -10,7 +10,8 @@
 //   backwards, dS:  dK = ((dO V^T) * W)^T Q + e^{G_L - G_j} (V dS^T)
 //                   dV = (P * W)^T dO       + e^{G_L - G_j} (K dS)
 //                   dS' = e^{G_L} dS + (e^{G_i} Q)^T dO
-//   decay:          dL/dG_i = q_i . dq_i - k_i . dk_i, plus <dS_T, S_T> at the last row
+//   decay:          dL/dG_i = q_i . dq_i - k_i . dk_i, plus <dS_T, S_T> at the last row; summed
+//                   without what does not decay: the pairs (i, i), the last row in S_T
 #pragma once
 
 #include "retnet/ops/detail/retention_chunk.hpp"
@@ -65,26 +66,33 @@ void chunkwise_head_backward(const RetentionInput<S>& in, Index s, Index h, Inde
   grad.dstate ? std::copy_n(grad.dstate + at, size, dstate.data)
               : std::fill_n(dstate.data, size, S(0));
 
+  const auto dlog = [&](Index c) {  // [L,1] of chunk c
+    return grad.dlog_decay.empty() ? Window<S>()
+                                   : grad.dlog_decay.block(head.first(c), h, head.length(c), 1);
+  };
+
   for (Index c = 0; c < head.count(); ++c) {
     const auto block = head[c];
     const auto dq = grad.dq.row_block(head.first(c), block.length()).head(h, dk);
     block.backward_queries(initial == nullptr && c == 0, state,
-                           d_o.row_block(head.first(c), block.length()).head(h, dv), dq);
-    if (c + 1 < head.count() || !grad.dlog_decay.empty()) block.advance(state);
+                           d_o.row_block(head.first(c), block.length()).head(h, dv), dq, dlog(c));
+    if (c + 1 < head.count()) {
+      block.advance(state);
+    } else if (!grad.dlog_decay.empty()) {  // e^{G_L} <dS_T, S>, S the state before the last chunk
+      dlog(c)(block.length() - 1, 0) +=
+          S(std::exp(block.total())) * simd::dot(state.data, dstate.data, size);
+    }
   }
-  if (!grad.dlog_decay.empty())
-    grad.dlog_decay(segment.first_row + segment.length - 1, h) =
-        simd::dot(state.data, dstate.data, size);
 
   for (Index c = head.count() - 1; c >= 0; --c) {
     const auto block = head[c];
     const Index n = block.length();
     const auto dkc = rows(dkey, n), dvc = rows(dvalue, n);
-    block.backward_keys_values(dstate, d_o.row_block(head.first(c), n).head(h, dv), dkc, dvc);
+    block.backward_keys_values(dstate, d_o.row_block(head.first(c), n).head(h, dv), dkc, dvc,
+                               dlog(c), c + 1 == head.count());
     for (Index i = 0; i < n; ++i) {
-      const Index r = head.first(c) + i;
-      S* dk_row = grad.dk.row(r) + kv * dk;
-      S* dv_row = grad.dv.row(r) + kv * dv;
+      S* dk_row = grad.dk.row(head.first(c) + i) + kv * dk;
+      S* dv_row = grad.dv.row(head.first(c) + i) + kv * dv;
       if (h % in.group() == 0) {  // the first query head of the group assigns, the others add
         std::copy_n(dkc.row(i), dk, dk_row);
         std::copy_n(dvc.row(i), dv, dv_row);
@@ -92,11 +100,6 @@ void chunkwise_head_backward(const RetentionInput<S>& in, Index s, Index h, Inde
         simd::add(dkc.row(i), dk_row, dk);
         simd::add(dvc.row(i), dv_row, dv);
       }
-      if (grad.dlog_decay.empty()) continue;
-      const S along = simd::dot(block.q.row(i), grad.dq.row(r) + h * dk, dk) -
-                      simd::dot(block.k.row(i), dkc.row(i), dk);
-      const bool last = c + 1 == head.count() && i + 1 == n;
-      grad.dlog_decay(r, h) = last ? grad.dlog_decay(r, h) + along : along;
     }
   }
   if (grad.dstate) std::copy_n(dstate.data, size, grad.dstate + at);

@@ -93,6 +93,7 @@ void retention_parallel_backward(Reference& ctx, const RetentionInput<S>& in, co
             dq(n, d) = S(dq(n, d) + dscore * k(m, d));
             dkey(m, d) = S(dkey(m, d) + dscore * q(n, d));
           }
+          if (m == n) continue;  // D_nn is 1 whatever the decay
           const S dweight = S(dscore * dot(q.row(n), k.row(m), dk));
           dg[n] = S(dg[n] + dweight);
           dg[m] = S(dg[m] - dweight);
@@ -107,8 +108,10 @@ void retention_parallel_backward(Reference& ctx, const RetentionInput<S>& in, co
           for (Index d = 0; d < dk; ++d) {
             const S along = S(w * dot(dfinal + d * dv, v.row(m), dv));
             dkey(m, d) = S(dkey(m, d) + along);
-            dg[m] = S(dg[m] - along * k(m, d));
-            dg[length - 1] = S(dg[length - 1] + along * k(m, d));
+            if (m + 1 < length) {  // the last row enters the state undecayed
+              dg[m] = S(dg[m] - along * k(m, d));
+              dg[length - 1] = S(dg[length - 1] + along * k(m, d));
+            }
             for (Index j = 0; j < dv; ++j)
               dvalue(m, j) = S(dvalue(m, j) + w * k(m, d) * dfinal[d * dv + j]);
           }

@@ -76,12 +76,37 @@ struct Chunk {
     }
   }
 
-  Window<S> scores(Window<const S> a, Window<const S> b, Index i, Index j, Index rows,
-                   Index cols) const {  // (a_i b_j^T) * D
+  Window<S> products(Window<const S> a, Window<const S> b, Index i, Index j, Index rows,
+                     Index cols) const {  // a_i b_j^T
     Window<S> p(scratch.take<S>(rows * cols), rows, cols);
     gemm_nt(scratch, S(1), a.row_block(i, rows), b.row_block(j, cols), S(0), p);
+    return p;
+  }
+  Window<S> scores(Window<const S> a, Window<const S> b, Index i, Index j, Index rows,
+                   Index cols) const {  // (a_i b_j^T) * D
+    const Window<S> p = products(a, b, i, j, rows, cols);
     apply_decay(i, j, p);
     return p;
+  }
+  // The weight e^{G_L - G_j} of row j in the state after the chunk. Its other end is the last row if
+  // the sequence ends here, else a row of a later chunk, which counts it with q . dq.
+  void add_state_decay_gradient(bool last, Window<const S> dk, Window<S> dlog) const {
+    const Index end = length() - 1;
+    for (Index j = 0; j < (last ? end : length()); ++j) {
+      const S pull = simd::dot(k.row(j), dk.row(j), dk.cols);
+      dlog(j, 0) -= pull;
+      if (last) dlog(end, 0) += pull;
+    }
+  }
+  // The weight D_nm = e^{G_n - G_m} of each pair n > m pulls at both ends.
+  void add_decay_gradient(Index i, Index j, Window<const S> p, Window<const S> dp,
+                          Window<S> dlog) const {
+    for (Index r = 0; r < p.rows; ++r)
+      for (Index c = 0; c < std::min(p.cols, i + r - j); ++c) {
+        const S pull = p(r, c) * dp(r, c);
+        dlog(i + r, 0) += pull;
+        dlog(j + c, 0) -= pull;
+      }
   }
 
   /// S' = e^{G_L} S + (e^{G_L - G_j} K)^T V
@@ -123,13 +148,17 @@ struct Chunk {
     });
   }
 
-  void backward_queries(bool fresh, Window<const S> state, Window<const S> d_o,
-                        Window<S> dq) const {
+  /// dlog [L,1] collects dL/dG and may be empty. It is summed from what decays alone: the pair of a
+  /// token with itself would enter as two equal numbers of opposite sign, and leave their rounding.
+  void backward_queries(bool fresh, Window<const S> state, Window<const S> d_o, Window<S> dq,
+                        Window<S> dlog) const {
     if (!fresh) {
       gemm_nt(scratch, S(1), d_o, state, S(0), dq);
       for (Index i = 0; i < length(); ++i)
         simd::scale(S(std::exp(g[i])), dq.row(i), dq.row(i), dq.cols);
     }
+    for (Index i = 0; i < dlog.rows; ++i)
+      dlog(i, 0) = fresh ? S(0) : simd::dot(q.row(i), dq.row(i), dq.cols);
     for_causal_tiles([&](Index i, Index j, Index rows, Index cols) {
       const auto scope = scratch.scope();
       const auto dp = scores(d_o, v, i, j, rows, cols);
@@ -138,16 +167,19 @@ struct Chunk {
     });
   }
 
-  void backward_keys_values(Window<S> dstate, Window<const S> d_o, Window<S> dk,
-                            Window<S> dv) const {
+  void backward_keys_values(Window<S> dstate, Window<const S> d_o, Window<S> dk, Window<S> dv,
+                            Window<S> dlog, bool last) const {
     const auto scope = scratch.scope();
     gemm_nn(scratch, S(1), to_end(k), dstate, S(0), dv);
     gemm_nt(scratch, S(1), to_end(v), dstate, S(0), dk);
+    if (!dlog.empty()) add_state_decay_gradient(last, dk, dlog);
     for_causal_tiles([&](Index i, Index j, Index rows, Index cols) {
       const auto inner = scratch.scope();
       const auto p = scores(q, k, i, j, rows, cols);
       gemm_tn(scratch, S(1), p, d_o.row_block(i, rows), S(1), dv.row_block(j, cols));
-      const auto dp = scores(d_o, v, i, j, rows, cols);
+      const auto dp = products(d_o, v, i, j, rows, cols);
+      if (!dlog.empty()) add_decay_gradient(i, j, p, dp, dlog);
+      apply_decay(i, j, dp);
       gemm_tn(scratch, S(1), dp, q.row_block(i, rows), S(1), dk.row_block(j, cols));
     });
     gemm_tn(scratch, S(1), from_start(q), d_o, S(std::exp(total())), dstate);
