@@ -21,7 +21,7 @@ peak=$(sed -n 's/^fma_peak_gflops_one_thread: //p' "$scratch/context")
   printf 'Retention operator, 8 heads of Dk 64, Dv 128, float, one thread of %s,\n' \
     "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sed -n 1p)"
   printf '%s, %s: thousand tokens/s (GFLOP/s of useful work; multiply-add\n' \
-    "$("${CXX:-c++}" --version | sed -n '1s/ (.*) / /p')" "$(date -u +%Y-%m-%d)"
+    "$("${CXX:-g++}" --version | sed -n '1s/ (.*) / /p')" "$(date -u +%Y-%m-%d)"
   printf 'peak measured in the same run: %s). Medians of 5. Redo it with `bench/readme_numbers.sh`.\n\n' "$peak"
   awk -F, '
     function cell(i, t) { return (i, t) in tokens ? sprintf("%.0f (%.0f)", tokens[i, t] / 1e3, flops[i, t] / 1e9) : "" }
