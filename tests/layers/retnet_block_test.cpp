@@ -261,5 +261,21 @@ TEST(RetNetBlock, RefusesWhatDoesNotFit) {
       {"RetNetBlock", "y is [3,1,8]", "x is [1,3,8]"});
 }
 
+TEST(RetNetBlockWeights, ComeFromElsewhere) {
+  BlockConfig config{.retention = {.d_model = 16, .heads = 2}, .feed_forward = {.d_model = 16}};
+  const RetNetBlock<float> block(config, Seed{5});
+  const RetNetBlock<float> same(config, block.weight_buffer());
+  const RetNetBlock<float, bfloat16> half(config, block.weight_buffer().cast<bfloat16>());
+  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> x(7, 16);
+  for (Index i = 0; i < x.size(); ++i)
+    x.data()[i] = static_cast<float>(normal(Seed{6}, 0, static_cast<std::uint64_t>(i)));
+  const auto y = block.forward_parallel(x);
+  EXPECT_EQ((y - same.forward_parallel(x)).norm(), 0.0F);
+  EXPECT_LT((y - half.forward_parallel(x)).norm(), 0.02F * y.norm());
+
+  config.retention.d_model = config.feed_forward.d_model = 32;
+  EXPECT_THROW(RetNetBlock<float>(config, block.weight_buffer()), std::invalid_argument);
+}
+
 }  // namespace
 }  // namespace retnet::test

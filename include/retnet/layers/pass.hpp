@@ -27,7 +27,9 @@ struct Form {
   }
 };
 
-/// One run of a layer over the rows of x. Dropout acts only where a key is given.
+/// One run of a layer over the rows of x. Dropout acts only where a key is given. The sequences are
+/// borrowed: in Pass{form, Sequences::dense(1, n)} they live as long as the Pass, thanks to the
+/// braces; do not return such a Pass from a function.
 struct Pass {
   Form form;
   const Sequences& sequences;

@@ -36,7 +36,19 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
 
   /// A block that owns its weights.
   explicit RetNetBlock(BlockConfig config, Seed seed = {})
-      : RetNetBlock(Build{}, std::move(config), seed) {}
+      : RetNetBlock(std::move(config), std::make_shared<ParamLayout>()) {
+    auto values = std::make_shared<ParamBuffer<Weight>>(*layout_);
+    initialize(*values, *layout_, seed);
+    own_ = std::move(values);
+  }
+  /// The same with weights from elsewhere: a copy, a checkpoint, a cast to bfloat16.
+  RetNetBlock(BlockConfig config, ParamBuffer<Weight> weights)
+      : RetNetBlock(std::move(config), std::make_shared<ParamLayout>()) {
+    RETNET_CHECK(static_cast<Index>(weights.flat().size()) == layout_->size(), kName,
+                 "weights hold ", weights.flat().size(), " elements, this config needs ",
+                 layout_->size());
+    own_ = std::make_shared<const ParamBuffer<Weight>>(std::move(weights));
+  }
   /// A part of a model.
   RetNetBlock(BlockConfig config, ParamLayout& layout, const std::string& prefix)
       : config_(checked(std::move(config))),
@@ -49,6 +61,7 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
   const Mixer& mixer() const { return mixer_; }
   bool owns_weights() const { return own_ != nullptr; }
   ParamRef<const Weight> weights() const { return own_->ref(); }
+  const ParamBuffer<Weight>& weight_buffer() const { return *own_; }
   const ParamLayout& layout() const { return *layout_; }
   State initial_state(Index sequences = 1) const { return mixer_.initial_state(sequences); }
 
@@ -131,16 +144,11 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
   }
 
  private:
-  struct Build {};
   static constexpr Index kMixerSite = 0, kFfnSite = 1;  // dropout masks; 2 is inside the FFN
 
-  RetNetBlock(Build, BlockConfig config, Seed seed,
-              std::shared_ptr<ParamLayout> layout = std::make_shared<ParamLayout>())
+  RetNetBlock(BlockConfig config, std::shared_ptr<ParamLayout> layout)
       : RetNetBlock(std::move(config), *layout, "") {
-    auto values = std::make_shared<ParamBuffer<Weight>>(*layout);
-    initialize(*values, *layout, seed);
     layout_ = std::move(layout);
-    own_ = std::move(values);
   }
   static BlockConfig checked(BlockConfig config) {
     config.validate(kName);
