@@ -81,7 +81,7 @@ class ParamRef {
   ParamRef() = default;
   explicit ParamRef(S* flat) : flat_(flat) {}
   template <class Other>
-    requires(std::is_const_v<S>&& std::is_same_v<Other, std::remove_const_t<S>>)
+    requires(std::is_const_v<S> && std::is_same_v<Other, std::remove_const_t<S>>)
   ParamRef(const ParamRef<Other>& o) : flat_(o.flat()) {}  // NOLINT(google-explicit-constructor)
 
   Window<S> operator[](Param p) const { return {p ? flat_ + p.offset : nullptr, p.rows, p.cols}; }

@@ -22,7 +22,7 @@ struct Window {
       : data(data_), rows(rows_), cols(cols_), stride(stride_) {}
   Window(S* data_, Index rows_, Index cols_) : Window(data_, rows_, cols_, cols_) {}
   template <class Other>
-    requires(std::is_const_v<S>&& std::is_same_v<Other, std::remove_const_t<S>>)
+    requires(std::is_const_v<S> && std::is_same_v<Other, std::remove_const_t<S>>)
   Window(const Window<Other>& o)  // NOLINT(google-explicit-constructor)
       : Window(o.data, o.rows, o.cols, o.stride) {}
 
