@@ -157,5 +157,48 @@ TEST(ParamBuffer, CastRoundsOnce) {
   }
 }
 
+// Two parameters out of order, with a gap, as a file may have them.
+TEST(ParamLayout, PutsParametersWhereItIsTold) {
+  ParamLayout placed([](const std::string& name, Index rows, Index cols) {
+    EXPECT_EQ(rows * cols, 6);
+    return name == "a" ? Index{10} : Index{1};
+  });
+  const Param a = placed.add("a", 2, 3, {}), b = placed.add("b", 1, 6, {});
+  EXPECT_EQ(a.offset, 10);
+  EXPECT_EQ(b.offset, 1);
+  EXPECT_EQ(placed.size(), 16);
+  EXPECT_EQ(placed.count(), 12);
+
+  ParamLayout again = placed.like();
+  EXPECT_TRUE(again.entries().empty());
+  EXPECT_EQ(again.size(), 16);
+  EXPECT_EQ(again.add("b", 1, 6, {}).offset, 1);
+  EXPECT_EQ(again.add("a", 2, 3, {}).offset, 10);
+  EXPECT_THROW(again.add("c", 1, 1, {}), std::out_of_range);
+}
+
+TEST(ParamBuffer, BorrowsAndStaysReadOnly) {
+  auto owner = std::make_shared<std::vector<float>>(std::vector<float>{1.0F, 2.0F, 3.0F});
+  const std::weak_ptr<std::vector<float>> watch = owner;
+  const float* data = owner->data();
+  {
+    ParamBuffer<float> borrowed(std::span<const float>(*owner), owner);
+    owner.reset();
+    const ParamBuffer<float> copy = borrowed;
+    EXPECT_TRUE(copy.borrows());
+    EXPECT_EQ(copy.flat().data(), data);
+    EXPECT_EQ((copy[Param{1, 1, 2}](0, 1)), 3.0F);
+    EXPECT_THROW((void)borrowed.flat(), std::invalid_argument);
+    EXPECT_THROW(borrowed.zero(), std::invalid_argument);
+    EXPECT_THROW((void)borrowed.ref(), std::invalid_argument);
+    ParamBuffer<float> own = borrowed.cast<float>();
+    EXPECT_FALSE(own.borrows());
+    own.flat()[0] = 7.0F;
+    EXPECT_EQ(copy.flat()[0], 1.0F);
+    EXPECT_FALSE(watch.expired());
+  }
+  EXPECT_TRUE(watch.expired());
+}
+
 }  // namespace
 }  // namespace retnet

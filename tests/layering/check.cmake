@@ -10,7 +10,7 @@ set(allow_ops core/.* simd/.* ops/.*)
 set(allow_layers core/.* ops/.* layers/.*)
 set(allow_model core/.* ops/.* layers/.* model/.*)
 set(allow_train core/.* train/.*)
-set(allow_io core/.* io/.* model/config\\.hpp layers/[a-z_]*config[a-z_]*\\.hpp)
+set(allow_io core/.* io/.* model/config\\.hpp model/presets\\.hpp layers/[a-z_]*config[a-z_]*\\.hpp)
 set(allow_cuda core/.* ops/.* cuda/.*)
 set(allow_dist core/.* dist/.*)
 

@@ -19,6 +19,9 @@ double act(Activation kind, double x) {
     case Activation::gelu: return 0.5 * x * (1.0 + std::erf(x / std::sqrt(2.0)));
     case Activation::swish: return x / (1.0 + std::exp(-x));
     case Activation::sigmoid: return 1.0 / (1.0 + std::exp(-x));
+    case Activation::gelu_tanh:
+      return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / 3.14159265358979323846) *
+                                        (x + 0.044715 * x * x * x)));
   }
   return 0.0;
 }
@@ -37,17 +40,37 @@ struct Built {
   }
 };
 
+void normalise(const FeedForwardConfig& config, const Built& b, std::vector<double>& row) {
+  const auto n = static_cast<double>(row.size());
+  double mean = 0.0, square = 0.0;
+  if (config.sub_norm == NormKind::layer)
+    for (const double h : row) mean += h / n;
+  for (const double h : row) square += (h - mean) * (h - mean) / n;
+  for (std::size_t i = 0; i < row.size(); ++i)
+    row[i] = (row[i] - mean) / std::sqrt(square + config.sub_norm_eps) *
+                 b.at("sub_norm.weight", 0, static_cast<Index>(i)) +
+             b.at("sub_norm.bias", 0, static_cast<Index>(i));
+}
+
 std::vector<FeedForwardConfig> configs() {
   std::vector<FeedForwardConfig> out;
   for (const auto kind : {FeedForwardKind::mlp, FeedForwardKind::glu})
     for (const auto activation : {Activation::identity, Activation::relu, Activation::gelu,
-                                  Activation::swish, Activation::sigmoid})
+                                  Activation::swish, Activation::sigmoid, Activation::gelu_tanh})
       for (const bool bias : {false, true})
         out.push_back({.d_model = kWidth,
                        .hidden = kHidden,
                        .kind = kind,
                        .activation = activation,
                        .bias = bias});
+  for (const auto norm : {NormKind::rms, NormKind::layer})
+    for (const auto kind : {FeedForwardKind::mlp, FeedForwardKind::glu})
+      out.push_back({.d_model = kWidth,
+                     .hidden = kHidden,
+                     .kind = kind,
+                     .bias = true,
+                     .sub_norm = norm,
+                     .sub_norm_eps = 1e-3});
   return out;
 }
 
@@ -69,20 +92,25 @@ TEST(FeedForward, IsTheFormula) {
     Reference plain;
     const auto y = forward(ctx, b, {Form::parallel(), sequences}, x);
     EXPECT_LE(relative_error(forward(plain, b, {Form::parallel(), sequences}, x), y), 1e-14);
-    for (Index r = 0; r < kRows; ++r)
+    for (Index r = 0; r < kRows; ++r) {
+      std::vector<double> hidden;
+      for (Index h = 0; h < kHidden; ++h) {
+        double a = b.at("fc1.bias", 0, h), u = b.at("gate.bias", 0, h);
+        for (Index i = 0; i < kWidth; ++i) {
+          a += b.at("fc1.weight", h, i) * x[r * kWidth + i];
+          u += b.at("gate.weight", h, i) * x[r * kWidth + i];
+        }
+        if (config.kind == FeedForwardKind::mlp) u = 1.0;
+        hidden.push_back(act(config.activation, a) * u);
+      }
+      if (config.sub_norm != NormKind::none) normalise(config, b, hidden);
       for (Index o = 0; o < kWidth; ++o) {
         double sum = b.at("fc2.bias", 0, o);
-        for (Index h = 0; h < kHidden; ++h) {
-          double a = b.at("fc1.bias", 0, h), u = b.at("gate.bias", 0, h);
-          for (Index i = 0; i < kWidth; ++i) {
-            a += b.at("fc1.weight", h, i) * x[r * kWidth + i];
-            u += b.at("gate.weight", h, i) * x[r * kWidth + i];
-          }
-          if (config.kind == FeedForwardKind::mlp) u = 1.0;
-          sum += b.at("fc2.weight", o, h) * act(config.activation, a) * u;
-        }
+        for (Index h = 0; h < kHidden; ++h)
+          sum += b.at("fc2.weight", o, h) * hidden[static_cast<std::size_t>(h)];
         EXPECT_NEAR(y[r * kWidth + o], sum, 1e-13);
       }
+    }
   }
 }
 
@@ -135,6 +163,8 @@ TEST(FeedForward, RefusesWhatDoesNotFit) {
     expect_error(
         [&] { FeedForward<float>({.d_model = 4, .activation_dropout = rate}, layout, ""); },
         {"FeedForward", "activation_dropout = ", "[0, 1)"});
+  expect_error([&] { FeedForward<float>({.d_model = 4, .sub_norm_eps = -1.0}, layout, ""); },
+               {"FeedForward", "sub_norm_eps = -1"});
   EXPECT_EQ((FeedForwardConfig{.d_model = 5}.width()), 10);
 }
 

@@ -94,6 +94,25 @@ TEST(RetentionConfigErrors, NumbersOutOfRange) {
 
 TEST(RetentionConfigErrors, Contradictions) {
   const auto even = [](auto& c) { c.d_key = 16; };
+  const auto with = [&](auto change) { return [=](RetentionConfig& c) { even(c), change(c); }; };
+  expect_config_error(with([](auto& c) { c.rotary_dim = 6; }), {"rotary_dim = 6", "Dk = 4"});
+  expect_config_error(with([](auto& c) { c.rotary_dim = -2; }), {"rotary_dim = -2"});
+  expect_config_error(with([](auto& c) { c.rotary_dim = 3; }), {"rotary_dim = 3 is odd"});
+  expect_config_error(with([](auto& c) { c.rotary_dim = 2, c.theta = ThetaKind::values; }),
+                      {"theta_values has 0 values", "rotary_dim = 2"});
+  expect_config_error(with([](auto& c) { c.xpos_base = -1.0; }), {"xpos_base = -1"});
+  expect_config_error(with([](auto& c) { c.xpos_base = kNan; }), {"xpos_base = nan"});
+  expect_config_error(
+      with([](auto& c) { c.xpos_base = 512.0, c.rotation = RotationLayout::none; }),
+      {"xpos_base = 512", "without rotation"});
+  expect_config_error(with([](auto& c) { c.bottleneck = -1; }), {"bottleneck = -1"});
+  expect_config_error(with([](auto& c) { c.head_norm_bias = true; }),
+                      {"head_norm_bias", "NormKind::layer"});
+  expect_config_error(with([](auto& c) {
+                        c.head_norm_bias = true;
+                        c.head_norm = NormKind::layer;
+                      }),
+                      {"head_norm_bias without a weight"});
   expect_config_error(
       [&](auto& c) {
         even(c), c.gamma = {0.5, 0.5, 0.5, 0.5};
@@ -113,6 +132,23 @@ TEST(RetentionConfigErrors, Contradictions) {
         c.head_norm_affine = Affine::per_channel;
       },
       {"head_norm_affine", "Affine::none"});
+}
+
+// The factor of a key grows with its position: an error, not an infinity.
+TEST(RetentionXpos, RefusesPositionsWhereItsScaleIsNoNumber) {
+  const RetentionConfig config{.d_model = 8, .heads = 2, .xpos_base = 4.0};
+  const MultiScaleRetention<float> narrow(config);
+  const MultiScaleRetention<double> wide(config);
+  const RowMajorMatrixOf<float> x = RowMajorMatrixOf<float>::Ones(300, 8);
+  expect_error([&] { (void)narrow.forward_parallel(x); },
+               {"MultiScaleRetention", "forward_parallel", "position 300", "xPos", "double"});
+  EXPECT_TRUE(wide.forward_parallel(RowMajorMatrixOf<double>(x.cast<double>())).allFinite());
+  auto state = narrow.initial_state();
+  EXPECT_TRUE(narrow.forward_chunkwise(RowMajorMatrixOf<float>(x.topRows(200)), state).allFinite());
+  expect_error(
+      [&] { (void)narrow.forward_recurrent(RowMajorMatrixOf<float>(x.topRows(100)), state); },
+      {"position 300"});
+  EXPECT_EQ(state.positions()[0], 200);
 }
 
 class RetentionErrors : public testing::Test {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A whole block: pre and post residuals, both norms, DeepNorm, dropout; forms and backward.
+// A whole block: the four residuals, both norms, DeepNorm, dropout; forms and backward.
 
 #include "retnet/layers/retnet_block.hpp"
 
@@ -21,10 +21,13 @@ std::vector<Named> blocks() {
   std::vector<Named> out;
   const auto some = some_variants();
   std::size_t next = 0;
-  for (const Residual residual : {Residual::pre, Residual::post})
+  const char* const names[] = {" pre", " post", " branch", " parallel"};
+  for (const Residual residual :
+       {Residual::pre, Residual::post, Residual::branch, Residual::parallel})
     for (const NormKind norm : {NormKind::rms, NormKind::layer})
       for (const double alpha : {1.0, 1.7})
         for (const FeedForwardKind kind : {FeedForwardKind::mlp, FeedForwardKind::glu}) {
+          if (residual == Residual::parallel && alpha != 1.0) continue;
           const auto& v = some[next++ % some.size()];
           BlockConfig c{.retention = v.config};
           c.retention.head_norm_eps = 1.0;  // see retention_gradient_test.cpp
@@ -38,7 +41,11 @@ std::vector<Named> blocks() {
           c.norm_eps = 1e-3;
           c.residual = residual;
           c.alpha = alpha;
-          out.push_back({v.name + (residual == Residual::pre ? " pre" : " post") +
+          const bool may_lack_norm = residual == Residual::pre || residual == Residual::parallel;
+          c.ffn_norm = !(may_lack_norm && norm == NormKind::layer && alpha == 1.0);
+          if (next % 3 == 0) c.feed_forward.sub_norm = norm;
+          c.feed_forward.sub_norm_eps = 1e-2;
+          out.push_back({v.name + names[static_cast<int>(residual)] +
                              (norm == NormKind::rms ? " rms" : " layer") + " alpha " +
                              std::to_string(alpha),
                          c});
@@ -93,8 +100,7 @@ TEST(RetNetBlock, FormsAreEqual) {
   }
 }
 
-// Pre: y = alpha h + FFN(norm(h)), h = alpha x + MSR(norm(x)); post: y = norm(alpha h + FFN(h)),
-// ...
+// The formulae at the head of retnet_block.hpp.
 TEST(RetNetBlock, IsItsPartsInOrder) {
   for (const auto& b : blocks()) {
     const Weighted<double> block(b.config);
@@ -110,7 +116,9 @@ TEST(RetNetBlock, IsItsPartsInOrder) {
     const MultiScaleRetention<double> mixer(b.config.retention, again, "retention.");
     const BlockNorm mixer_norm(b.config.norm, b.config.norm_eps, width, again, "retention_norm");
     const FeedForward<double> ffn(b.config.feed_forward, again, "ffn.");
-    const BlockNorm ffn_norm(b.config.norm, b.config.norm_eps, width, again, "ffn_norm");
+    BlockNorm ffn_norm;
+    if (b.config.ffn_norm)
+      ffn_norm = BlockNorm(b.config.norm, b.config.norm_eps, width, again, "ffn_norm");
     ASSERT_EQ(again.size(), layout.size());
 
     using In = Window<const double>;
@@ -123,19 +131,29 @@ TEST(RetNetBlock, IsItsPartsInOrder) {
       norm.forward(ctx, w, in(a), window(out));
       return out;
     };
-    const auto half = [&](const BlockNorm& norm, const Buffer<double>& a, auto&& part) {
-      const bool pre = b.config.residual == Residual::pre;
-      Buffer<double> branch(a.size());
-      part(pre ? norm_of(norm, a) : a, branch);
+    const auto plus = [&](const Buffer<double>& a, Buffer<double> branch) {
       for (Index i = 0; i < a.size(); ++i) branch[i] += b.config.alpha * a[i];
-      return pre ? branch : norm_of(norm, branch);
+      return branch;
     };
-    const auto h = half(mixer_norm, x, [&](const Buffer<double>& a, Buffer<double>& out) {
+    const auto half = [&](const BlockNorm& norm, const Buffer<double>& a,
+                          const Buffer<double>& residual, auto&& part) {
+      Buffer<double> branch(a.size());
+      switch (b.config.residual) {
+        case Residual::pre:
+        case Residual::parallel: part(norm ? norm_of(norm, a) : a, branch); break;
+        case Residual::post: part(a, branch); return norm_of(norm, plus(residual, branch));
+        case Residual::branch: part(a, branch); return plus(residual, norm_of(norm, branch));
+      }
+      return plus(residual, branch);
+    };
+    const auto h = half(mixer_norm, x, x, [&](const Buffer<double>& a, Buffer<double>& out) {
       mixer.forward_rows(ctx, w, pass, in(a), nullptr, window(out), nullptr);
     });
-    const auto y = half(ffn_norm, h, [&](const Buffer<double>& a, Buffer<double>& out) {
-      ffn.forward_rows(ctx, w, pass, in(a), window(out), nullptr);
-    });
+    const bool at_once = b.config.residual == Residual::parallel;
+    const auto y = half(ffn_norm, at_once ? x : h, h,
+                        [&](const Buffer<double>& a, Buffer<double>& out) {
+                          ffn.forward_rows(ctx, w, pass, in(a), window(out), nullptr);
+                        });
     EXPECT_LE(relative_error(run(ctx, block, Form::parallel(), sequences, x), y), 1e-14) << b.name;
   }
 }
@@ -240,6 +258,11 @@ TEST(RetNetBlock, RefusesWhatDoesNotFit) {
   expect([](auto& c) { c.alpha = std::nan(""); }, {"alpha = nan"});
   expect([](auto& c) { c.norm_eps = std::nan(""); }, {"norm_eps = nan"});
   expect([](auto& c) { c.dropout = 1.0; }, {"dropout = 1", "[0, 1)"});
+  expect([](auto& c) { c.residual = Residual::parallel, c.alpha = 2.0; },
+         {"alpha = 2", "Residual::parallel"});
+  for (const Residual residual : {Residual::post, Residual::branch})
+    expect([&](auto& c) { c.residual = residual, c.ffn_norm = false; },
+           {"ffn_norm is false", "Residual::pre or parallel"});
   expect([](auto& c) { c.retention.heads = 3; }, {"d_key = 8", "heads = 3"});
 
   const RetNetBlock<float> block(good);

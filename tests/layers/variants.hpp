@@ -34,7 +34,7 @@ inline constexpr Index kHeads = 4;
 using Choice = std::vector<std::size_t>;  // the value of each field
 using Fields = std::vector<std::size_t>;  // how many values each field has
 
-inline Fields variant_fields() { return {10, 7, 6, 7, 3, 3, 2, 3}; }
+inline Fields variant_fields() { return {10, 9, 6, 7, 3, 3, 2, 3, 4, 2}; }
 
 inline Variant make_variant(const Choice& c) {
   static constexpr std::array kNormalizations{Normalization::none, Normalization::row_sum,
@@ -46,8 +46,8 @@ inline Variant make_variant(const Choice& c) {
   static constexpr std::array kThetas{ThetaKind::inclusive, ThetaKind::rotary, ThetaKind::values};
   static constexpr std::array<std::array<Index, 2>, 3> kDims{{{2, 3}, {20, 43}, {16, 8}}};
   static constexpr std::array kScales{ScaleOn::key, ScaleOn::query, ScaleOn::none};
-  static constexpr std::array<const char*, 8> kNames{"norm", "head", "gate", "rotation",
-                                                     "kv",   "dims", "bias", "scale"};
+  static constexpr std::array<const char*, 10> kNames{
+      "norm", "head", "gate", "rotation", "kv", "dims", "bias", "scale", "turn", "bottleneck"};
   Variant v;
   for (std::size_t f = 0; f < c.size(); ++f)
     v.name += (f ? "_" : "") + std::string(kNames[f]) + std::to_string(c[f]);
@@ -67,7 +67,11 @@ inline Variant make_variant(const Choice& c) {
     if (config.decay == DecayKind::values) config.gamma = {0.01, 0.6, 0.97, 1.0};
   }
   config.head_norm = c[1] == 0 ? NormKind::none : c[1] <= 3 ? NormKind::rms : NormKind::layer;
-  config.head_norm_affine = c[1] == 0 ? Affine::none : static_cast<Affine>((c[1] - 1) % 3);
+  config.head_norm_bias = c[1] > 6;
+  config.head_norm_affine = c[1] == 0   ? Affine::none
+                            : c[1] == 7 ? Affine::per_head_dim
+                            : c[1] == 8 ? Affine::per_channel
+                                        : static_cast<Affine>((c[1] - 1) % 3);
   // Three values, or one token's with a gamma of 0.01, may all be near zero in a head; eps bounds
   // by how much the head norm magnifies their rounding.
   if (c[5] == 0 || config.decay == DecayKind::values) config.head_norm_eps = 1e-2;
@@ -77,12 +81,15 @@ inline Variant make_variant(const Choice& c) {
                     : c[3] <= 3 ? RotationLayout::interleaved
                                 : RotationLayout::half_split;
   if (c[3] > 0) config.theta = kThetas[(c[3] - 1) % 3];
+  if (c[3] > 0 && c[8] % 2 == 1) config.rotary_dim = (config.key_dim() / 2 + 1) / 2 * 2;
+  if (c[3] > 0 && c[8] >= 2) config.xpos_base = 32.0;
   if (config.theta == ThetaKind::values)
-    for (Index i = 0; i < config.key_dim() / 2; ++i)
+    for (Index i = 0; i < config.rotary() / 2; ++i)
       config.theta_values.push_back(1.3 - 0.15 * static_cast<double>(i));
   config.kv_heads = std::array<Index, 3>{0, 2, 1}[c[4]];
   config.bias = c[6] == 1;
   config.scale_on = kScales[c[7]];
+  config.bottleneck = c[9] == 1 ? 7 : 0;
   return v;
 }
 

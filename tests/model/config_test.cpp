@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Model configs: what the presets stand for, how many parameters they have, what is refused.
 
-#include "retnet/model/config.hpp"
+#include "retnet/model/presets.hpp"
 
 #include <gtest/gtest.h>
 
@@ -66,24 +66,33 @@ TEST(Presets, PaperHasTwelveSquaresALayer) {
   }
 }
 
-// d / d_v = FFN / heads of the published sizes.
-TEST(Presets, TorchscaleSizes) {
-  struct Size {
-    Index d, wide, heads;
-  };
-  for (const Size s :
-       {Size{512, 864, 2}, Size{1024, 1728, 4}, Size{2048, 3456, 8}, Size{2560, 4280, 10},
-        Size{4096, 6912, 16}, Size{5120, 8560, 20}, Size{8192, 13824, 32}}) {
-    const auto config = presets::torchscale_v2({.vocab = 10,
-                                                .d_model = s.d,
-                                                .layers = 1,
-                                                .heads = s.heads,
-                                                .d_value = s.wide,
-                                                .ffn = s.wide});
+// The sizes of Sun et al. 2023, Table 2, are 12 d^2 a layer.
+TEST(Presets, PaperSizes) {
+  for (const auto& [size, billions] :
+       {std::pair{sizes::paper_1_3b(10), 1.208}, std::pair{sizes::paper_2_7b(10), 2.517},
+        std::pair{sizes::paper_6_7b(10), 6.442}}) {
+    const auto config = presets::paper(size);
     EXPECT_EQ(config.block().retention.key_dim(), 256);
-    EXPECT_EQ(matrices(block_layout(config)), 2 * s.d * s.d + 6 * s.d * s.wide);
+    const Index count = matrices(block_layout(config));
+    EXPECT_EQ(count, 12 * size.d_model * size.d_model);
+    EXPECT_NEAR(static_cast<double>(size.layers * count) / 1e9, billions, 5e-4);
   }
-  // 7 d^2 + 5 d^2 where 5/3 d is whole
+}
+
+// 7 d^2 of retention and 5 d^2 of the network, d_v = d_ffn = 5/3 d rounded.
+TEST(Presets, TorchscaleSizes) {
+  for (const auto& size :
+       {sizes::torchscale_base(10), sizes::torchscale_medium(10), sizes::torchscale_xl(10),
+        sizes::torchscale_3b(10), sizes::torchscale_7b(10), sizes::torchscale_13b(10),
+        sizes::torchscale_65b(10)}) {
+    const auto config = presets::torchscale_v2(size);
+    EXPECT_NO_THROW(config.validate());
+    EXPECT_EQ(config.block().retention.key_dim(), 256);
+    const Index d = size.d_model, count = matrices(block_layout(config));
+    EXPECT_EQ(count, 2 * d * d + 6 * d * size.d_value);
+    EXPECT_NEAR(static_cast<double>(count) / static_cast<double>(d * d), 12.0, 0.13);
+  }
+  // Exactly 12 d^2 where 5/3 d is whole.
   const auto config =
       presets::torchscale_v2({.vocab = 10, .d_model = 768, .layers = 1, .heads = 4});
   EXPECT_EQ(config.block().retention.value_width(), 1280);
@@ -92,10 +101,53 @@ TEST(Presets, TorchscaleSizes) {
 
 // The published 1.3B model has 1351.7 million parameters.
 TEST(Presets, FlaSize) {
-  const auto config = presets::fla({.vocab = 32000, .d_model = 2048, .layers = 24, .heads = 8});
+  const auto size = sizes::fla_1_3b();
+  auto config = presets::fla(size);
   EXPECT_EQ(config.feed_forward.width(), 2816);
+  EXPECT_EQ(config.feed_forward.width(),
+            presets::fla({.vocab = 1, .d_model = 2048, .layers = 1, .heads = 8}).feed_forward.width());
   const Index total = 24 * block_layout(config).count() + 2 * 32000 * 2048 + 2048;
   EXPECT_NEAR(static_cast<double>(total) / 1e6, 1351.7, 0.05);
+}
+
+// Parameters of one layer by the shapes that the other implementations give their tensors.
+TEST(Presets, CountsOfTheOtherDialects) {
+  const Index d = 64, v = 128, f = 160;
+  const ModelSize size{.vocab = 100, .d_model = d, .layers = 2, .heads = 4, .d_value = v, .ffn = f};
+  const Index norms = 4 * d;  // two layer norms, weight and bias
+  EXPECT_EQ(block_layout(presets::torchscale_v1(size)).count(),
+            2 * (d * d + d) + 2 * (v * d + v) + (d * v + d) + (f * d + f) + (d * f + d) + norms +
+                2 * f);  // the norm inside the network
+  EXPECT_EQ(block_layout(presets::syncdoth(size)).count(),
+            2 * d * d + 3 * d * v + 3 * d * f + 2 * d);
+  EXPECT_EQ(block_layout(presets::xatl(size)).count(),
+            2 * d * d + 3 * d * v + 3 * d * f + 2 * d);
+  const ModelSize narrow{.vocab = 100, .d_model = d, .layers = 2, .heads = 4, .ffn = f};
+  EXPECT_EQ(block_layout(presets::yoco(narrow)).count(),
+            5 * d * d + 4 * d + 3 * d * f + 2 * d);  // gt_proj [h,d]
+  EXPECT_EQ(block_layout(presets::yar(narrow)).count(),
+            5 * (d * d + d) + 2 * d * f + f + d + norms);
+  EXPECT_EQ(block_layout(presets::jamie(narrow)).count(),
+            5 * d * d + 2 * d + 2 * d * f + f + d + norms);  // GroupNorm, weight and bias
+  auto bottle = presets::xatl(narrow);
+  bottle.retention.d_value = d;
+  bottle.retention.bottleneck = 16;
+  EXPECT_EQ(block_layout(bottle).count(), 3 * d * d + 3 * 16 * d + 3 * d * f + 2 * d);
+}
+
+TEST(Presets, EveryDialectIsValid) {
+  using Preset = RetNetConfig (*)(const ModelSize&);
+  for (const Preset preset :
+       {Preset(presets::paper), Preset(presets::torchscale_v1), Preset(presets::torchscale_v2),
+        Preset(presets::syncdoth), Preset(presets::xatl), Preset(presets::fla),
+        Preset(presets::yoco), Preset(presets::yar), Preset(presets::jamie)}) {
+    const auto config = preset(kSize);
+    EXPECT_NO_THROW(config.validate());
+    EXPECT_EQ(config.vocab, 100);
+    EXPECT_EQ(config.layers, 3);
+    EXPECT_EQ(config.retention.heads, 4);
+    EXPECT_THROW(preset({}).validate(), std::invalid_argument);
+  }
 }
 
 TEST(Presets, DeepNorm) {

@@ -58,6 +58,24 @@ inline std::vector<NamedModel> models() {
     c.embedding_norm = true;
     c.tied_output = true;
   });
+  out.push_back({"torchscale_v1", presets::torchscale_v1(size)});
+  out.push_back({"syncdoth", presets::syncdoth(size)});
+  add("xatl", presets::xatl(size), [](auto& c) {
+    c.residual = Residual::parallel;
+    c.ffn_norm = false;
+    c.retention.d_value = 16;
+    c.retention.bottleneck = 6;
+    c.retention.rotary_dim = 2;
+    c.output_bias = true;
+    c.feed_forward.activation = Activation::gelu_tanh;
+  });
+  out.push_back({"yoco", presets::yoco(size)});
+  out.back().config.feed_forward.hidden = 24;
+  add("yar", presets::yar(size), [](auto& c) {
+    c.residual = Residual::branch;
+    c.feed_forward.hidden = 24;
+  });
+  out.push_back({"jamie", presets::jamie(size)});
   return out;
 }
 

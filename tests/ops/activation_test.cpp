@@ -18,7 +18,7 @@ namespace {
 using test::Framed;
 
 constexpr Activation kKinds[] = {Activation::identity, Activation::relu, Activation::gelu,
-                                 Activation::swish, Activation::sigmoid};
+                                 Activation::swish, Activation::sigmoid, Activation::gelu_tanh};
 
 long double formula(Activation kind, long double x) {
   switch (kind) {
@@ -27,6 +27,10 @@ long double formula(Activation kind, long double x) {
     case Activation::gelu: return 0.5L * x * std::erfc(-x / std::sqrt(2.0L));
     case Activation::swish: return x / (1.0L + std::exp(-x));
     case Activation::sigmoid: return 1.0L / (1.0L + std::exp(-x));
+    case Activation::gelu_tanh: {
+      const long double z = std::sqrt(2.0L / std::numbers::pi_v<long double>)*(x + 0.044715L * x * x * x);
+      return x / (1.0L + std::exp(-2.0L * z));
+    }
   }
   return std::numeric_limits<long double>::quiet_NaN();
 }
@@ -84,7 +88,8 @@ TYPED_TEST(ActivationTest, NaNIsNotHidden) {
   using S = TypeParam;
   Buffer<S> x(test::kRowShapes.back().cols);
   Buffer<S> y(x.size());
-  for (const Activation kind : {Activation::gelu, Activation::swish, Activation::sigmoid}) {
+  for (const Activation kind : {Activation::gelu, Activation::swish, Activation::sigmoid,
+                                Activation::gelu_tanh}) {
     activation(this->reference, kind, Window<const S>(x.data(), 1, x.size()),
                Window<S>(y.data(), 1, y.size()));
     for (const S v : y) EXPECT_TRUE(std::isnan(v));

@@ -46,7 +46,15 @@ struct Problem {
   RowScale scale;
   bool inverse = false;
 
-  RotationTable table() const { return {layout, theta}; }
+  double xpos_base = 0.0;
+
+  /// Dimensions that turn.
+  Index rotary() const { return 2 * static_cast<Index>(theta.size()); }
+  RotationTable table() const {
+    RotationTable t(layout, theta);
+    if (xpos_base > 0.0) t.set_xpos(log_xpos(rotary(), xpos_base));
+    return t;
+  }
 
   /// One row by the definition, in long double.
   template <class S>
@@ -58,7 +66,8 @@ struct Problem {
             decay_row_sum(scale.log_gamma[static_cast<std::size_t>(h)], n)));
       const S* in = x + h * key_dim;
       S* out = y + h * key_dim;
-      const Index pairs = key_dim / 2;
+      const Index pairs = rotary() / 2;
+      for (Index i = rotary(); i < key_dim; ++i) out[i] = static_cast<S>(factor * in[i]);
       for (Index i = 0; i < pairs; ++i) {
         const bool neighbours = layout == RotationLayout::interleaved;
         const Index first = neighbours ? 2 * i : i, second = neighbours ? 2 * i + 1 : i + pairs;
@@ -66,8 +75,12 @@ struct Problem {
         if (inverse) a = -a;
         if (layout == RotationLayout::none) a = 0.0L;
         const long double c = std::cos(a), s = std::sin(a), x0 = in[first], x1 = in[second];
-        out[first] = static_cast<S>(factor * (x0 * c - x1 * s));
-        out[second] = static_cast<S>(factor * (x1 * c + x0 * s));
+        long double zeta = 1.0L;  // Sun et al. 2022, with gamma = 0.4
+        if (xpos_base > 0.0)
+          zeta = std::pow((2.0L * i + 0.4L * rotary()) / (1.4L * rotary()),
+                          scale.xpos * static_cast<long double>(n) / xpos_base);
+        out[first] = static_cast<S>(factor * zeta * (x0 * c - x1 * s));
+        out[second] = static_cast<S>(factor * zeta * (x1 * c + x0 * s));
       }
     }
   }
@@ -90,6 +103,52 @@ class RotateTest : public testing::Test {
 };
 using Scalars = testing::Types<float, double>;
 TYPED_TEST_SUITE(RotateTest, Scalars);
+
+// Part of each head turns, under the xPos scale of queries and of keys.
+TYPED_TEST(RotateTest, PartialRotationAndXposAreTheDefinition) {
+  using S = TypeParam;
+  const Index tokens = 70;
+  const std::array<std::int64_t, 1> positions{300};
+  const auto sequences = Sequences::dense(1, tokens);
+  for (const auto layout : {RotationLayout::interleaved, RotationLayout::half_split})
+    for (const Index rotary : {2, 8, 20})
+      for (const double base : {0.0, 512.0})
+        for (const double xpos : {1.0, -1.0})
+          for (const bool inverse : {false, true}) {
+            Problem p;
+            p.layout = layout, p.inverse = inverse, p.scale = {0.25, {}, xpos};
+            p.theta = theta_rotary(rotary, kBase), p.xpos_base = base;
+            const auto x = Framed<S>::random(tokens, p.heads * p.key_dim, 1);
+            const auto y = this->rotated(this->two, p, sequences, positions.data(), x);
+            EXPECT_TRUE(y.frame_is(4.0));
+            std::vector<S> expected(static_cast<std::size_t>(x.cols));
+            for (Index r = 0; r < tokens; ++r) {
+              p.expected_row(300 + r, x.window().row(r), expected.data());
+              EXPECT_LE(test::relative_error(
+                            std::span<const S>(y.window().row(r), expected.size()),
+                            std::span<const S>(expected)),
+                        (std::is_same_v<S, float> ? 3e-7 : 2e-14));
+            }
+          }
+}
+
+// What a score sees of the xPos scale is the distance alone.
+TEST(Xpos, ScoresDecayWithTheDistance) {
+  Problem p;
+  p.heads = 1, p.key_dim = 2, p.theta = {0.0}, p.xpos_base = 512.0;
+  const auto sequences = Sequences::dense(1, 1);
+  Reference ctx;
+  const auto at = [&](std::int64_t n, double xpos) {
+    const double one[] = {1.0, 0.0};
+    double y[2];
+    rotate(ctx, p.table(), {1.0, {}, xpos}, 1, sequences, &n, Window<const double>(one, 1, 2),
+           Window<double>(y, 1, 2));
+    return y[0];
+  };
+  const double zeta = 0.4 / 1.4;
+  for (const std::int64_t m : {0, 1000, 20000})
+    EXPECT_NEAR(at(m + 512, 1.0) * at(m, -1.0), zeta, 1e-10);
+}
 
 TYPED_TEST(RotateTest, IsTheDefinitionAtSmallAndLargePositions) {
   using S = TypeParam;

@@ -4,11 +4,16 @@
 // cannot dangle.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "retnet/core/buffer.hpp"
@@ -44,14 +49,33 @@ struct ParamEntry {
 
 class ParamLayout {
  public:
+  /// Where a parameter [rows, cols] of a name lies, counted in elements.
+  using Placement = std::function<Index(const std::string& name, Index rows, Index cols)>;
+
+  ParamLayout() = default;
+  /// Parameters lie where `placement` says, in a mapped file for instance, instead of side by side.
+  explicit ParamLayout(Placement placement) : placement_(std::move(placement)) {}
+
+  /// An empty layout of the same size that will put every parameter where this one has it.
+  ParamLayout like() const {
+    std::map<std::string, Index> offsets;
+    for (const auto& e : entries_) offsets[e.name] = e.place.offset;
+    ParamLayout out([offsets = std::move(offsets)](const std::string& name, Index, Index) {
+      return offsets.at(name);
+    });
+    out.size_ = size_;
+    return out;
+  }
+
   Param add(std::string name, Index rows, Index cols, Init init, bool decays = true) {
     RETNET_CHECK(rows > 0 && cols > 0, "ParamLayout::add", name, " has shape [", rows, ",", cols,
                  "], expected positive sizes");
     RETNET_CHECK(find(name) == nullptr, "ParamLayout::add", name,
                  " was given twice, expected distinct names");
-    const Param place{size_, rows, cols};
+    const Param place{placement_ ? placement_(name, rows, cols) : size_, rows, cols};
     constexpr Index kStep = kAlignment / sizeof(bfloat16);  // aligned in every storage type
-    size_ += (place.size() + kStep - 1) / kStep * kStep;
+    const Index end = place.offset + place.size();
+    size_ = std::max(size_, placement_ ? end : (end + kStep - 1) / kStep * kStep);
     entries_.push_back({std::move(name), place, init, decays});
     return place;
   }
@@ -72,6 +96,7 @@ class ParamLayout {
  private:
   std::vector<ParamEntry> entries_;
   Index size_ = 0;
+  Placement placement_;
 };
 
 /// A borrowed flat buffer: what layers read their weights from and add their gradients to.
@@ -97,22 +122,34 @@ class ParamBuffer {
  public:
   ParamBuffer() = default;
   explicit ParamBuffer(const ParamLayout& layout) : data_(layout.size()) { zero(); }
+  /// Numbers that lie elsewhere and stay there while `owner` lives; copies share them. Writing to
+  /// such a buffer throws std::invalid_argument: cast() makes one of its own.
+  ParamBuffer(std::span<const S> elsewhere, std::shared_ptr<const void> owner)
+      : elsewhere_(elsewhere), owner_(std::move(owner)) {}
 
-  void zero() { data_.fill(S(0)); }
-  std::span<S> flat() { return data_.span(); }
-  std::span<const S> flat() const { return data_.span(); }
+  bool borrows() const { return owner_ != nullptr; }
+  void zero() { std::ranges::fill(flat(), S(0)); }
+  std::span<S> flat() {
+    RETNET_CHECK(!borrows(), "ParamBuffer::flat", "write access to borrowed weights of ",
+                 elsewhere_.size(), " elements, expected a copy of them: cast<Scalar>()");
+    return data_.span();
+  }
+  std::span<const S> flat() const { return borrows() ? elsewhere_ : data_.span(); }
   Window<S> operator[](Param p) { return ref()[p]; }
   Window<const S> operator[](Param p) const { return ref()[p]; }
-  ParamRef<S> ref() { return ParamRef<S>(data_.data()); }
-  ParamRef<const S> ref() const { return ParamRef<const S>(data_.data()); }
-  bool empty() const { return data_.empty(); }
+  ParamRef<S> ref() { return ParamRef<S>(flat().data()); }
+  ParamRef<const S> ref() const { return ParamRef<const S>(flat().data()); }
+  bool empty() const { return flat().empty(); }
 
-  /// The same numbers in another type: bfloat16 copies, double gradient checks.
+  /// The same numbers in another type, or in memory of its own: bfloat16 copies, double gradient
+  /// checks.
   template <class U>
   ParamBuffer<U> cast() const {
+    const auto from = flat();
     ParamBuffer<U> out;
-    out.data_.resize(data_.size());
-    for (Index i = 0; i < data_.size(); ++i) out.data_[i] = scalar_cast<U>(data_[i]);
+    out.data_.resize(static_cast<Index>(from.size()));
+    std::transform(from.begin(), from.end(), out.data_.data(),
+                   [](const S& x) { return scalar_cast<U>(x); });
     return out;
   }
 
@@ -120,6 +157,8 @@ class ParamBuffer {
   template <class>
   friend class ParamBuffer;
   Buffer<S> data_;
+  std::span<const S> elsewhere_;
+  std::shared_ptr<const void> owner_;
 };
 
 /// Fills every parameter by its rule. The numbers depend on the seed and on the place in the

@@ -52,11 +52,15 @@ void visit_fields(Visitor& v, C& c) {
   v("theta", c.theta);
   v("theta_base", c.theta_base);
   v("theta_values", c.theta_values);
+  v("rotary_dim", c.rotary_dim);
+  v("xpos_base", c.xpos_base);
   v("normalization", c.normalization);
   v("scale_on", c.scale_on);
   v("head_norm", c.head_norm);
   v("head_norm_affine", c.head_norm_affine);
+  v("head_norm_bias", c.head_norm_bias);
   v("head_norm_eps", c.head_norm_eps);
+  v("bottleneck", c.bottleneck);
   v("gate", c.gate);
   v("gate_activation", c.gate_activation);
   v("bias", c.bias);
@@ -72,6 +76,8 @@ void visit_fields(Visitor& v, C& c) {
   v("kind", c.kind);
   v("activation", c.activation);
   v("bias", c.bias);
+  v("sub_norm", c.sub_norm);
+  v("sub_norm_eps", c.sub_norm_eps);
   v("activation_dropout", c.activation_dropout);
   v("init_in", c.init_in);
   v("init_out", c.init_out);
@@ -86,12 +92,14 @@ void visit_fields(Visitor& v, C& c) {
   v("feed_forward", c.feed_forward);
   v("norm", c.norm);
   v("norm_eps", c.norm_eps);
+  v("ffn_norm", c.ffn_norm);
   v("residual", c.residual);
   v("deepnorm", c.deepnorm);
   v("scale_embedding", c.scale_embedding);
   v("embedding_norm", c.embedding_norm);
   v("final_norm", c.final_norm);
   v("tied_output", c.tied_output);
+  v("output_bias", c.output_bias);
   v("dropout", c.dropout);
   v("init_embedding", c.init_embedding);
 }

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "retnet/core/check.hpp"
@@ -24,12 +25,13 @@ enum class ThetaKind { inclusive, rotary, values };
 enum class ScaleOn { key, query, none };
 
 /// What the sum over the past is divided by (Sun et al. 2023, section 2.1 "Retention Score
-/// Normalization"). All but `torchscale` are the same function in every form.
+/// Normalization"). All but the two of torchscale are the same function in every form.
 enum class Normalization {
-  none,         // as flash-linear-attention
-  row_sum,      // sqrt(s_n): the row sum of D in closed form
-  paper_score,  // row_sum, then max(|sum_m R_nm|, 1)
-  torchscale,   // the per-form scaling of that implementation, for its checkpoints
+  none,           // as flash-linear-attention
+  row_sum,        // sqrt(s_n): the row sum of D in closed form
+  paper_score,    // row_sum, then max(|sum_m R_nm|, 1)
+  torchscale,     // the per-form scaling of that implementation, for its checkpoints
+  torchscale_v1,  // the same before 2023-09-29
 };
 
 enum class Affine { none, per_head_dim, per_channel };
@@ -48,18 +50,22 @@ struct RetentionConfig {
   RotationLayout rotation = RotationLayout::interleaved;
   ThetaKind theta = ThetaKind::inclusive;
   double theta_base = 10000.0;
-  std::vector<double> theta_values = {};  // [Dk/2], for ThetaKind::values
+  std::vector<double> theta_values = {};  // [rotary_dim/2], for ThetaKind::values
+  Index rotary_dim = 0;                   // dimensions of each head that turn; 0: all Dk
+  double xpos_base = 0.0;                 // xPos (Sun et al. 2022), 512 in that paper; 0: none
 
   Normalization normalization = Normalization::row_sum;
   ScaleOn scale_on = ScaleOn::key;
 
   NormKind head_norm = NormKind::rms;
   Affine head_norm_affine = Affine::none;
+  bool head_norm_bias = false;  // beside the weight, for NormKind::layer
   double head_norm_eps = 1e-6;
+  Index bottleneck = 0;  // the head norm's output is projected to this width; 0: it is not
 
   bool gate = true;
   Activation gate_activation = Activation::swish;
-  bool bias = false;  // on q, k, v, gate and output projections
+  bool bias = false;  // on every projection but that of a gated decay
 
   Init init_projection = {Init::Kind::xavier_uniform, 0.17677669529663687};  // 2^-2.5
   Init init_value = {Init::Kind::xavier_uniform, 0.17677669529663687};
@@ -71,6 +77,12 @@ struct RetentionConfig {
   Index value_width() const { return d_value > 0 ? d_value : 2 * d_model; }
   Index key_dim() const { return key_width() / heads; }
   Index value_dim() const { return value_width() / heads; }
+  Index rotary() const { return rotary_dim > 0 ? rotary_dim : key_dim(); }
+  Index gate_width() const { return bottleneck > 0 ? bottleneck : value_width(); }
+  bool compat() const {
+    return normalization == Normalization::torchscale ||
+           normalization == Normalization::torchscale_v1;
+  }
 
   /// Throws std::invalid_argument: what is wrong, how to mend it, where it is documented.
   void validate(std::string_view where = "RetentionConfig") const;
@@ -78,13 +90,15 @@ struct RetentionConfig {
 
 enum class FeedForwardKind { mlp, glu };
 
-/// mlp: y = act(x W1) W2.   glu: y = (act(x W1) * x Wg) W2.
+/// mlp: y = norm(act(x W1)) W2.   glu: y = norm(act(x W1) * x Wg) W2.
 struct FeedForwardConfig {
   Index d_model = 0;
   Index hidden = 0;  // 0: 2 d_model
   FeedForwardKind kind = FeedForwardKind::mlp;
   Activation activation = Activation::gelu;
   bool bias = false;
+  NormKind sub_norm = NormKind::none;  // sub-layer norm (Wang et al. 2022, "Foundation Transformers")
+  double sub_norm_eps = 1e-5;
   double activation_dropout = 0.0;
   Init init_in = {Init::Kind::kaiming_uniform, 1.0};
   Init init_out = {Init::Kind::kaiming_uniform, 1.0};
@@ -93,16 +107,20 @@ struct FeedForwardConfig {
   void validate(std::string_view where = "FeedForwardConfig") const;
 };
 
-/// pre: y = alpha x + f(norm(x)).   post: y = norm(alpha x + f(x)).
-enum class Residual { pre, post };
+/// pre:       y = alpha x + f(norm(x))
+/// post:      y = norm(alpha x + f(x))
+/// branch:    y = alpha x + norm(f(x))
+/// parallel:  y = x + MSR(norm(x)) + FFN(norm'(x)), both halves at once
+enum class Residual { pre, post, branch, parallel };
 
 struct BlockConfig {
   RetentionConfig retention = {};
   FeedForwardConfig feed_forward = {};
   NormKind norm = NormKind::rms;
   double norm_eps = 1e-6;
+  bool ffn_norm = true;  // false: the feed-forward half reads its input as it is
   Residual residual = Residual::pre;
-  double alpha = 1.0;  // DeepNorm: (2 layers)^(1/4) (Wang et al. 2022, Eq. 2)
+  double alpha = 1.0;  // DeepNorm: (2 layers)^(1/4) (Wang et al. 2022, "DeepNet", Eq. 2)
   double dropout = 0.0;
 
   void validate(std::string_view where = "BlockConfig") const;
@@ -133,10 +151,17 @@ inline void RetentionConfig::validate(std::string_view where) const {
                " is not divisible by heads = ", heads, "\n  mend: d_key = heads * Dk", kSee);
   RETNET_CHECK(value_width() % heads == 0, where, "d_value = ", value_width(),
                " is not divisible by heads = ", heads, "\n  mend: d_value = heads * Dv", kSee);
-  RETNET_CHECK(rotation == RotationLayout::none || key_dim() % 2 == 0, where, "Dk = ", key_dim(),
-               " is odd, and rotation turns pairs\n  mend: an even d_key / heads, or "
-               "RotationLayout::none",
+  RETNET_CHECK(rotary_dim >= 0 && rotary_dim <= key_dim(), where, "rotary_dim = ", rotary_dim,
+               " for Dk = ", key_dim(), "\n  mend: at most Dk, or 0 for all of it", kSee);
+  RETNET_CHECK(rotation == RotationLayout::none || rotary() % 2 == 0, where,
+               rotary_dim > 0 ? "rotary_dim = " : "Dk = ", rotary(),
+               " is odd, and rotation turns pairs\n  mend: an even d_key / heads, an even "
+               "rotary_dim, or RotationLayout::none",
                kSee);
+  RETNET_CHECK(std::isfinite(xpos_base) && xpos_base >= 0.0, where, "xpos_base = ", xpos_base,
+               "\n  mend: 0 for none, or a positive number of tokens such as 512", kSee);
+  RETNET_CHECK(xpos_base == 0.0 || rotation != RotationLayout::none, where,
+               "xpos_base = ", xpos_base, " without rotation\n  mend: a RotationLayout, or 0", kSee);
   if (decay == DecayKind::values) {
     RETNET_CHECK(static_cast<Index>(gamma.size()) == heads, where, "gamma has ", gamma.size(),
                  " values for heads = ", heads, "\n  mend: one for each head", kSee);
@@ -154,9 +179,9 @@ inline void RetentionConfig::validate(std::string_view where) const {
                  "gate_divisor = ", gate_divisor, "\n  mend: a positive number, 16 in YOCO", kSee);
   }
   if (rotation != RotationLayout::none && theta == ThetaKind::values) {
-    RETNET_CHECK(static_cast<Index>(theta_values.size()) == key_dim() / 2, where,
-                 "theta_values has ", theta_values.size(), " values for Dk = ", key_dim(),
-                 "\n  mend: Dk / 2 values", kSee);
+    RETNET_CHECK(static_cast<Index>(theta_values.size()) == rotary() / 2, where, "theta_values has ",
+                 theta_values.size(), " values for ", rotary_dim > 0 ? "rotary_dim = " : "Dk = ",
+                 rotary(), "\n  mend: half as many values", kSee);
     for (const double t : theta_values)
       RETNET_CHECK(std::isfinite(t), where, "theta_values holds ", t, "\n  mend: finite values",
                    kSee);
@@ -169,6 +194,13 @@ inline void RetentionConfig::validate(std::string_view where) const {
   detail::check_eps(head_norm_eps, where, "head_norm_eps");
   RETNET_CHECK(head_norm != NormKind::none || head_norm_affine == Affine::none, where,
                "head_norm_affine without a head norm\n  mend: Affine::none", kSee);
+  RETNET_CHECK(!head_norm_bias ||
+                   (head_norm == NormKind::layer && head_norm_affine != Affine::none),
+               where, "head_norm_bias without a weight, or for a norm that is not centred\n  mend: "
+               "NormKind::layer with an Affine, or false",
+               kSee);
+  RETNET_CHECK(bottleneck >= 0, where, "bottleneck = ", bottleneck,
+               "\n  mend: a width, or 0 for none", kSee);
 }
 
 inline void FeedForwardConfig::validate(std::string_view where) const {
@@ -176,6 +208,7 @@ inline void FeedForwardConfig::validate(std::string_view where) const {
                "\n  mend: d_model positive, hidden positive or 0\n  see: FeedForwardConfig in "
                "retnet/layers/config.hpp");
   detail::check_rate(activation_dropout, where, "activation_dropout");
+  detail::check_eps(sub_norm_eps, where, "sub_norm_eps");
 }
 
 inline void BlockConfig::validate(std::string_view where) const {
@@ -190,6 +223,13 @@ inline void BlockConfig::validate(std::string_view where) const {
                "BlockConfig in retnet/layers/config.hpp");
   RETNET_CHECK(std::isfinite(alpha) && alpha > 0.0, where, "alpha = ", alpha,
                "\n  mend: 1, or (2 layers)^(1/4)\n  see: BlockConfig in retnet/layers/config.hpp");
+  RETNET_CHECK(residual != Residual::parallel || alpha == 1.0, where, "alpha = ", alpha,
+               " with Residual::parallel, which has no place for it\n  mend: no DeepNorm, or "
+               "Residual::pre or post\n  see: BlockConfig in retnet/layers/config.hpp");
+  RETNET_CHECK(ffn_norm || residual == Residual::pre || residual == Residual::parallel, where,
+               "ffn_norm is false, but the residual normalises what the halves give\n  mend: "
+               "Residual::pre or parallel, or true\n  see: BlockConfig in "
+               "retnet/layers/config.hpp");
   detail::check_eps(norm_eps, where, "norm_eps");
   detail::check_rate(dropout, where, "dropout");
 }
@@ -210,14 +250,15 @@ inline std::vector<double> log_gamma_of(const RetentionConfig& config) {
 }
 
 inline RotationTable rotation_of(const RetentionConfig& config) {
+  std::vector<double> theta;
   switch (config.theta) {
-    case ThetaKind::inclusive:
-      return {config.rotation, theta_inclusive(config.key_dim(), config.theta_base)};
-    case ThetaKind::rotary:
-      return {config.rotation, theta_rotary(config.key_dim(), config.theta_base)};
-    case ThetaKind::values: return {config.rotation, config.theta_values};
+    case ThetaKind::inclusive: theta = theta_inclusive(config.rotary(), config.theta_base); break;
+    case ThetaKind::rotary: theta = theta_rotary(config.rotary(), config.theta_base); break;
+    case ThetaKind::values: theta = config.theta_values; break;
   }
-  return {};
+  RotationTable table(config.rotation, std::move(theta));
+  if (config.xpos_base > 0.0) table.set_xpos(log_xpos(config.rotary(), config.xpos_base));
+  return table;
 }
 
 }  // namespace retnet::inline RETNET_ABI

@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "retnet/layers/block_norm.hpp"
 #include "retnet/layers/config.hpp"
 #include "retnet/layers/pass.hpp"
 #include "retnet/ops/linear.hpp"
@@ -24,6 +25,7 @@ class FeedForward {
 
   struct Saved {
     Out a, u, h;  // before the activation, the other factor of a GLU, after both
+    Out normed;   // after the sub-layer norm
     Buffer<Scalar> memory;
   };
 
@@ -37,6 +39,9 @@ class FeedForward {
     };
     add("fc1", config_.width(), config_.d_model, config_.init_in, fc1_, fc1_bias_);
     if (glu()) add("gate", config_.width(), config_.d_model, config_.init_in, gate_, gate_bias_);
+    if (config_.sub_norm != NormKind::none)
+      sub_norm_ = BlockNorm(config_.sub_norm, config_.sub_norm_eps, config_.width(), layout,
+                            prefix + "sub_norm");
     add("fc2", config_.d_model, config_.width(), config_.init_out, fc2_, fc2_bias_);
   }
 
@@ -50,16 +55,18 @@ class FeedForward {
     Saved local;
     Saved& s = saved ? *saved : local;
     const Index size = x.rows * config_.width();
+    const Index parts = sub_norm_ ? 4 : 3;
     Scalar* base = nullptr;
     if (saved) {
-      s.memory.resize(3 * size);
+      s.memory.resize(parts * size);
       base = s.memory.data();
     } else {
-      base = ctx.workspace().template take<Scalar>(3 * size);
+      base = ctx.workspace().template take<Scalar>(parts * size);
     }
     s.a = Out(base, x.rows, config_.width());
     s.u = Out(base + size, x.rows, config_.width());
     s.h = Out(base + 2 * size, x.rows, config_.width());
+    s.normed = sub_norm_ ? Out(base + 3 * size, x.rows, config_.width()) : s.h;
     const bool one = pass.sequences.single_token();
     linear(ctx, w[fc1_], w[fc1_bias_], x, s.a, one);
     if (glu()) {
@@ -69,7 +76,8 @@ class FeedForward {
       activation(ctx, config_.activation, In(s.a), s.h);
     }
     drop(ctx, pass, s.h);
-    linear(ctx, w[fc2_], w[fc2_bias_], In(s.h), y, one);
+    if (sub_norm_) sub_norm_.forward(ctx, w, In(s.h), s.normed);
+    linear(ctx, w[fc2_], w[fc2_bias_], In(s.normed), y, one);
   }
 
   /// dx = gradient + beta dx; weight gradients accumulate.
@@ -83,7 +91,8 @@ class FeedForward {
                  config_.width());
     };
     const Out da = take();
-    linear_backward(ctx, w[fc2_], In(s.h), dy, dw[fc2_], dw[fc2_bias_], da);
+    linear_backward(ctx, w[fc2_], In(s.normed), dy, dw[fc2_], dw[fc2_bias_], da);
+    if (sub_norm_) sub_norm_.backward(ctx, w, In(s.h), In(da), dw, da, Scalar(0));
     drop(ctx, pass, da);
     if (glu()) {
       const Out du = take();
@@ -107,6 +116,7 @@ class FeedForward {
 
   FeedForwardConfig config_;
   Param fc1_, gate_, fc2_, fc1_bias_, gate_bias_, fc2_bias_;
+  BlockNorm sub_norm_;
 };
 
 }  // namespace retnet::inline RETNET_ABI

@@ -4,7 +4,7 @@
 //   x [R,C] -> q, k, v, g = x W^T          project
 //           -> q, k turned by position     rotate     (with 1/sqrt(d_k) and 1/sqrt(s_n))
 //           -> o = retention(q, k, v)      retain     <- the only line where the forms differ
-//           -> norm per head, * swish(g)   finish
+//           -> norm per head, * swish(g)   finish     (a bottleneck projects between the two)
 //           -> y = . W_O^T
 //
 // A layer is immutable after construction. One weight buffer may be read by any number of threads;
@@ -42,7 +42,7 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
     Out z, log_gate;    // gated decay: before and after log sigmoid
     Out o, r;           // retention; sum_m R_nm of Normalization::paper_score
     Out scaled;         // o after the score norm
-    Out normed, gated;  // after the head norm, after the gate
+    Out normed, lowered, gated;  // after the head norm, the bottleneck, the gate
     State initial;      // the state that forward was given
     Buffer<Scalar> memory;
   };
@@ -153,15 +153,22 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
   void place(ParamLayout& layout, const std::string& prefix);
 
   bool scored() const { return config_.normalization == Normalization::paper_score; }
-  bool compat() const { return config_.normalization == Normalization::torchscale; }
   double scale(ScaleOn side) const {
     return config_.scale_on == side ? 1.0 / std::sqrt(static_cast<double>(config_.key_dim())) : 1.0;
   }
   RowScale query_scale(const Pass& pass) const {
     const bool rows = config_.normalization == Normalization::row_sum || scored() ||
-                      (compat() && pass.form.kind == Form::Kind::recurrent);
+                      (config_.compat() && pass.form.kind == Form::Kind::recurrent);
     return {scale(ScaleOn::query),
-            rows ? std::span<const double>(log_gamma_) : std::span<const double>()};
+            rows ? std::span<const double>(log_gamma_) : std::span<const double>(),
+            rotation_.has_xpos() ? 1.0 : 0.0};
+  }
+  TorchscaleVersion torchscale_version() const {
+    return config_.normalization == Normalization::torchscale_v1 ? TorchscaleVersion::v1
+                                                                 : TorchscaleVersion::v2;
+  }
+  RowScale key_scale() const {
+    return {scale(ScaleOn::key), {}, rotation_.has_xpos() ? -1.0 : 0.0};
   }
   RetentionInput<Scalar> input(const Pass& pass, const Saved& s) const {
     return {s.q, s.k, s.v, config_.heads, config_.kv(), {log_gamma_, s.log_gate}, &pass.sequences};
@@ -173,6 +180,7 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
     return in;
   }
 
+  void check_xpos(const Pass& pass, const State* state) const;
   template <class Context>
   void reserve(Context& ctx, Saved& s, Index rows, bool keep) const;
   template <class Context>
@@ -198,9 +206,9 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
   RetentionConfig config_;
   std::vector<double> log_gamma_;
   RotationTable rotation_;
-  Param q_, k_, v_, g_, out_, gt_;
-  Param q_bias_, k_bias_, v_bias_, g_bias_, out_bias_;
-  Param norm_weight_;
+  Param q_, k_, v_, g_, down_, out_, gt_;
+  Param q_bias_, k_bias_, v_bias_, g_bias_, down_bias_, out_bias_;
+  Param norm_weight_, norm_bias_;
   std::shared_ptr<const Owned> own_;
 };
 

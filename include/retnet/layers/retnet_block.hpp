@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
-// One block (Sun et al. 2023, Eq. 9).
+// One block: retention, then the feed-forward network, each half with its norm and its residual
+// (Sun et al. 2023, Eq. 9).
 //
-//   pre:   h = alpha x + MSR(norm(x))        y = alpha h + FFN(norm(h))
-//   post:  h = norm(alpha x + MSR(x))        y = norm(alpha h + FFN(h))
+//   pre:       h = alpha x + MSR(norm(x))        y = alpha h + FFN(norm(h))
+//   post:      h = norm(alpha x + MSR(x))        y = norm(alpha h + FFN(h))
+//   branch:    h = alpha x + norm(MSR(x))        y = alpha h + norm(FFN(h))
+//   parallel:  y = x + MSR(norm(x)) + FFN(norm'(x))
 #pragma once
 
 #include <memory>
@@ -26,9 +29,8 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
   static constexpr const char* kName = "RetNetBlock";
 
   struct Saved {
-    Out mixer_in, mixer_sum;  // what the mixer read; alpha x + MSR
-    Out h;                    // after the first half
-    Out ffn_in, ffn_sum;
+    Out mixer_aux, ffn_aux;  // where each half's norm stands: its output if it comes first, else input
+    Out h;                   // after the first half
     typename Mixer::Saved mixer;
     typename FeedForward<Scalar, Weight>::Saved feed_forward;
     Buffer<Scalar> memory;
@@ -54,8 +56,10 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
       : config_(checked(std::move(config))),
         mixer_(config_.retention, layout, prefix + "retention."),
         mixer_norm_(config_.norm, config_.norm_eps, width(), layout, prefix + "retention_norm"),
-        feed_forward_(config_.feed_forward, layout, prefix + "ffn."),
-        ffn_norm_(config_.norm, config_.norm_eps, width(), layout, prefix + "ffn_norm") {}
+        feed_forward_(config_.feed_forward, layout, prefix + "ffn.") {
+    if (config_.ffn_norm)
+      ffn_norm_ = BlockNorm(config_.norm, config_.norm_eps, width(), layout, prefix + "ffn_norm");
+  }
 
   const BlockConfig& config() const { return config_; }
   const Mixer& mixer() const { return mixer_; }
@@ -82,22 +86,15 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
     Saved local;
     Saved& s = saved ? *saved : local;
     reserve(ctx, s, x.rows, saved != nullptr);
-    if (pre()) {
-      mixer_norm_.forward(ctx, w, x, s.mixer_in);
-      mixer_.forward_rows(ctx, w, pass, In(s.mixer_in), state, s.h, saved ? &s.mixer : nullptr);
-      join(ctx, pass, kMixerSite, x, s.h);
-      ffn_norm_.forward(ctx, w, In(s.h), s.ffn_in);
-      feed_forward_.forward_rows(ctx, w, pass, In(s.ffn_in), y, saved ? &s.feed_forward : nullptr);
-      join(ctx, pass, kFfnSite, In(s.h), y);
-    } else {
-      mixer_.forward_rows(ctx, w, pass, x, state, s.mixer_sum, saved ? &s.mixer : nullptr);
-      join(ctx, pass, kMixerSite, x, s.mixer_sum);
-      mixer_norm_.forward(ctx, w, In(s.mixer_sum), s.h);
-      feed_forward_.forward_rows(ctx, w, pass, In(s.h), s.ffn_sum,
-                                 saved ? &s.feed_forward : nullptr);
-      join(ctx, pass, kFfnSite, In(s.h), s.ffn_sum);
-      ffn_norm_.forward(ctx, w, In(s.ffn_sum), y);
-    }
+    const auto mix = [&](In in, Out out) {
+      mixer_.forward_rows(ctx, w, pass, in, state, out, saved ? &s.mixer : nullptr);
+    };
+    const auto feed = [&](In in, Out out) {
+      feed_forward_.forward_rows(ctx, w, pass, in, out, saved ? &s.feed_forward : nullptr);
+    };
+    const In ffn_in = config_.residual == Residual::parallel ? x : In(s.h);
+    half(ctx, w, pass, kMixerSite, mixer_norm_, x, x, s.mixer_aux, s.h, mix);
+    half(ctx, w, pass, kFfnSite, ffn_norm_, ffn_in, In(s.h), s.ffn_aux, y, feed);
   }
 
   /// dx is assigned; weight gradients accumulate; dstate as in MultiScaleRetention. dy is used up.
@@ -108,23 +105,19 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
     const auto scope = ctx.workspace().scope();
     const Out branch(ctx.workspace().template take<Scalar>(x.rows * x.cols), x.rows, x.cols);
     const Out dh(ctx.workspace().template take<Scalar>(x.rows * x.cols), x.rows, x.cols);
-    const Scalar one(1);
-    if (pre()) {
-      split(ctx, pass, kFfnSite, dy, branch, dh);  // branch: of the FFN's output; dh = alpha dy
-      feed_forward_.backward_rows(ctx, w, pass, In(s.ffn_in), s.feed_forward, In(branch), dw, dy,
-                                  Scalar(0));
-      ffn_norm_.backward(ctx, w, In(s.h), In(dy), dw, dh, one);
-      split(ctx, pass, kMixerSite, dh, branch, dx);
-      mixer_.backward_rows(ctx, w, pass, In(s.mixer_in), s.mixer, In(branch), dw, dy, Scalar(0),
-                           dstate);
-      mixer_norm_.backward(ctx, w, x, In(dy), dw, dx, one);
+    const auto mix = [&](In in, In d, Out din, Scalar beta) {
+      mixer_.backward_rows(ctx, w, pass, in, s.mixer, d, dw, din, beta, dstate);
+    };
+    const auto feed = [&](In in, In d, Out din, Scalar beta) {
+      feed_forward_.backward_rows(ctx, w, pass, in, s.feed_forward, d, dw, din, beta);
+    };
+    if (config_.residual == Residual::parallel) {  // dy reaches both branches, and x once
+      std::copy_n(dy.data, dy.rows * dy.cols, dh.data);
+      half_backward(ctx, w, pass, kFfnSite, ffn_norm_, x, s.ffn_aux, dy, dw, dx, branch, feed);
+      branch_backward(ctx, w, pass, kMixerSite, mixer_norm_, x, s.mixer_aux, dh, dy, dw, dx, mix);
     } else {
-      ffn_norm_.backward(ctx, w, In(s.ffn_sum), In(dy), dw, dy, Scalar(0));
-      split(ctx, pass, kFfnSite, dy, branch, dh);
-      feed_forward_.backward_rows(ctx, w, pass, In(s.h), s.feed_forward, In(branch), dw, dh, one);
-      mixer_norm_.backward(ctx, w, In(s.mixer_sum), In(dh), dw, dh, Scalar(0));
-      split(ctx, pass, kMixerSite, dh, branch, dx);
-      mixer_.backward_rows(ctx, w, pass, x, s.mixer, In(branch), dw, dx, one, dstate);
+      half_backward(ctx, w, pass, kFfnSite, ffn_norm_, In(s.h), s.ffn_aux, dy, dw, dh, branch, feed);
+      half_backward(ctx, w, pass, kMixerSite, mixer_norm_, x, s.mixer_aux, dh, dw, dx, branch, mix);
     }
   }
 
@@ -155,7 +148,9 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
     return config;
   }
   Index width() const { return config_.retention.d_model; }
-  bool pre() const { return config_.residual == Residual::pre; }
+  bool norm_first() const {
+    return config_.residual == Residual::pre || config_.residual == Residual::parallel;
+  }
 
   template <class Context>
   void reserve(Context& ctx, Saved& s, Index rows, bool keep) const {
@@ -168,22 +163,68 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
       base = ctx.workspace().template take<Scalar>(3 * size);
     }
     s.h = Out(base, rows, width());
-    (pre() ? s.mixer_in : s.mixer_sum) = Out(base + size, rows, width());
-    (pre() ? s.ffn_in : s.ffn_sum) = Out(base + 2 * size, rows, width());
+    s.mixer_aux = Out(base + size, rows, width());
+    s.ffn_aux = Out(base + 2 * size, rows, width());
   }
 
-  // branch <- alpha x + dropout(branch)
-  template <class Context>
-  void join(Context& ctx, const Pass& pass, Index site, In x, Out branch) const {
+  // One half of the block: f reads x, or norm(x), and its branch joins the residual.
+  template <class Context, class F>
+  void half(Context& ctx, ParamRef<const Weight> w, const Pass& pass, Index site,
+            const BlockNorm& norm, In x, In residual, Out aux, Out y, const F& f) const {
+    if (norm_first()) {
+      if (norm) norm.forward(ctx, w, x, aux);
+      f(norm ? In(aux) : x, y);
+      drop(ctx, pass, site, y);
+      return add_residual(ctx, residual, y);
+    }
+    f(x, aux);
+    drop(ctx, pass, site, aux);
+    const bool sum_first = config_.residual == Residual::post;
+    if (sum_first) add_residual(ctx, residual, aux);
+    norm.forward(ctx, w, In(aux), y);
+    if (!sum_first) add_residual(ctx, residual, y);
+  }
+
+  // dx of a half whose residual is its x; f(its input, d of its branch, d of its input, beta). dy is
+  // used up.
+  template <class Context, class F>
+  void half_backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, Index site,
+                     const BlockNorm& norm, In x, In aux, Out dy, ParamRef<Scalar> dw, Out dx,
+                     Out branch, const F& f) const {
+    if (norm_first()) {
+      split(ctx, dy, branch, dx);
+      return branch_backward(ctx, w, pass, site, norm, x, aux, branch, dy, dw, dx, f);
+    }
+    const bool sum_first = config_.residual == Residual::post;
+    if (sum_first) norm.backward(ctx, w, aux, In(dy), dw, dy, Scalar(0));
+    split(ctx, dy, branch, dx);
+    if (!sum_first) norm.backward(ctx, w, aux, In(branch), dw, branch, Scalar(0));
     drop(ctx, pass, site, branch);
+    f(x, In(branch), dx, Scalar(1));
+  }
+
+  // dx += the gradient through a branch that begins with its norm.
+  template <class Context, class F>
+  void branch_backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, Index site,
+                       const BlockNorm& norm, In x, In aux, Out branch, Out scratch,
+                       ParamRef<Scalar> dw, Out dx, const F& f) const {
+    drop(ctx, pass, site, branch);
+    if (!norm) return f(x, In(branch), dx, Scalar(1));
+    f(aux, In(branch), scratch, Scalar(0));
+    norm.backward(ctx, w, x, In(scratch), dw, dx, Scalar(1));
+  }
+
+  // y += alpha x
+  template <class Context>
+  void add_residual(Context& ctx, In x, Out y) const {
     const Scalar alpha = Scalar(config_.alpha);
     for_row_blocks(ctx, x.rows, [&](Index first, Index last) {
-      for (Index r = first; r < last; ++r) simd::axpy(alpha, x.row(r), branch.row(r), x.cols);
+      for (Index r = first; r < last; ++r) simd::axpy(alpha, x.row(r), y.row(r), x.cols);
     });
   }
-  // branch = dropout(d), through = alpha d
+  // branch = d, through = alpha d
   template <class Context>
-  void split(Context& ctx, const Pass& pass, Index site, In d, Out branch, Out through) const {
+  void split(Context& ctx, In d, Out branch, Out through) const {
     const Scalar alpha = Scalar(config_.alpha);
     for_row_blocks(ctx, d.rows, [&](Index first, Index last) {
       for (Index r = first; r < last; ++r) {
@@ -191,7 +232,6 @@ class RetNetBlock : public ThreeForms<RetNetBlock<Scalar, Weight>, Scalar> {
         simd::scale(alpha, d.row(r), through.row(r), d.cols);
       }
     });
-    drop(ctx, pass, site, branch);
   }
   template <class Context>
   void drop(Context& ctx, const Pass& pass, Index site, Out x) const {

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "retnet/layers/retnet_block.hpp"
-#include "retnet/model/config.hpp"
 #include "retnet/model/model_state.hpp"
+#include "retnet/model/presets.hpp"  // IWYU pragma: export
 #include "retnet/ops/cross_entropy.hpp"
 #include "retnet/ops/embedding.hpp"
 
@@ -67,8 +67,12 @@ class RetNetModel {
   }
   /// Weights from elsewhere: a checkpoint, a training run, a cast to bfloat16.
   RetNetModel(RetNetConfig config, ParamBuffer<Weight> weights)
+      : RetNetModel(std::move(config), ParamLayout(), std::move(weights)) {}
+  /// The same with parameters where `places`, an empty layout, puts them: weights in a mapped file.
+  RetNetModel(RetNetConfig config, ParamLayout places, ParamBuffer<Weight> weights)
       : RetNetModel(std::move(config),
-                    std::make_shared<const ParamBuffer<Weight>>(std::move(weights))) {
+                    std::make_shared<const ParamBuffer<Weight>>(std::move(weights)),
+                    std::move(places)) {
     RETNET_CHECK(static_cast<Index>(weights_->flat().size()) == layout_.size(), kName,
                  "weights hold ", weights_->flat().size(), " elements, this config needs ",
                  layout_.size());
@@ -87,7 +91,7 @@ class RetNetModel {
   /// The same architecture with other weights.
   template <class W>
   RetNetModel<Scalar, W> with_weights(ParamBuffer<W> weights) const {
-    return RetNetModel<Scalar, W>(config_, std::move(weights));
+    return RetNetModel<Scalar, W>(config_, layout_.like(), std::move(weights));
   }
 
   State initial_state(Index sequences = 1) const {
@@ -136,7 +140,7 @@ class RetNetModel {
   /// logits [R,V] of hidden rows [R,C].
   template <class Context>
   void project(Context& ctx, ParamRef<const Weight> w, const Pass& pass, In h, Out logits) const {
-    linear(ctx, w[output()], Window<const Weight>(), h, logits, pass.sequences.single_token());
+    linear(ctx, w[output()], w[output_bias_], h, logits, pass.sequences.single_token());
   }
 
   /// The summed cross-entropy in nats of targets [B,T] (kIgnore: no target).
@@ -156,8 +160,9 @@ class RetNetModel {
   static constexpr Index kLossRows = 1024;  // rows whose logits exist at one time
   static constexpr Index kEmbeddingSite = 3;
 
-  RetNetModel(RetNetConfig config, std::shared_ptr<const ParamBuffer<Weight>> weights)
-      : config_(std::move(config)), weights_(std::move(weights)) {
+  RetNetModel(RetNetConfig config, std::shared_ptr<const ParamBuffer<Weight>> weights,
+              ParamLayout places = {})
+      : config_(std::move(config)), layout_(std::move(places)), weights_(std::move(weights)) {
     place();
   }
   void place();
@@ -197,7 +202,7 @@ class RetNetModel {
 
   RetNetConfig config_;
   ParamLayout layout_;
-  Param embedding_, output_;
+  Param embedding_, output_, output_bias_;
   BlockNorm embedding_norm_, final_norm_;
   std::vector<Block> blocks_;
   std::shared_ptr<const ParamBuffer<Weight>> weights_;

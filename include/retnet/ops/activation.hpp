@@ -2,6 +2,7 @@
 // Activations, and the gated product that the swish gate of retention and the GLU share.
 //
 //   swish(x) = x sigmoid(x)         gelu(x) = x Phi(x), Phi the normal distribution function
+//   gelu_tanh(x) = x sigmoid(2z), z = sqrt(2/pi) (x + 0.044715 x^3)  (Hendrycks & Gimpel 2016)
 //   gate:  y = act(g) * u           dg = dy u act'(g)        du = dy act(g)
 #pragma once
 
@@ -15,7 +16,7 @@
 
 namespace retnet::inline RETNET_ABI {
 
-enum class Activation { identity, relu, gelu, swish, sigmoid };
+enum class Activation { identity, relu, gelu, swish, sigmoid, gelu_tanh };
 
 namespace detail {
 
@@ -53,6 +54,14 @@ Activated<simd::Pack<S, N>> activate(Activation kind, simd::Pack<S, N> x) {
       const P density = P::broadcast(S(0.5 * std::numbers::inv_sqrtpi * std::numbers::sqrt2)) *
                         exp(P::broadcast(S(-0.5)) * x * x);
       return {x * cdf, fma(x, density, cdf)};
+    }
+    case Activation::gelu_tanh: {
+      const double root = std::numbers::inv_sqrtpi * std::numbers::sqrt2;  // sqrt(2 / pi)
+      const P linear = P::broadcast(S(2.0 * root)), cubic = P::broadcast(S(2.0 * root * 0.044715));
+      const P square = x * x;
+      const P s = sigmoid(x * fma(cubic, square, linear));
+      const P slope = fma(P::broadcast(S(3.0)) * cubic, square, linear);  // of 2z
+      return {x * s, fma(x * s * (one - s), slope, s)};
     }
   }
   return {x, one};

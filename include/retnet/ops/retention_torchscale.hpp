@@ -12,6 +12,9 @@
 //              o = (P V + gamma^{i+1} rho_{B-1} / sqrt(rho_i) q_i R_{c-1}) / max(a_i, b_{c-1})
 //   recurrent  o = q S / sqrt(s_n): the row-sum normalisation
 //
+// Before 2023-09-29 (v1) a_n of the parallel form was max(|sum_m P_nm|, 1), and sqrt(rho_{B-1}) stood
+// in both places where rho_{B-1} stands above.
+//
 // Plain loops for every context; fixed decay only; sequences start at position 0.
 #pragma once
 
@@ -21,6 +24,8 @@
 
 namespace retnet::inline RETNET_ABI {
 
+enum class TorchscaleVersion { v1, v2 };
+
 namespace detail {
 
 template <class S>
@@ -28,30 +33,45 @@ S absolute(S x) {
   return x < S(0) ? S(S(0) - x) : x;
 }
 
-// p[m] = sum_d q[n,d] k[m,d] gamma^(n-m) / sqrt(s_n) for m <= n; returns sum |p|.
 template <class S>
-S torchscale_scores(Window<const S> q, Window<const S> k, Index n, double log_gamma, S* p) {
+struct ScoreSums {
+  S signed_sum;
+  S absolute_sum;
+};
+
+// p[m] = sum_d q[n,d] k[m,d] gamma^(n-m) / sqrt(s_n) for m <= n; returns the sums of p and of |p|.
+template <class S>
+ScoreSums<S> torchscale_scores(Window<const S> q, Window<const S> k, Index n, double log_gamma,
+                               S* p) {
   const double norm = std::sqrt(decay_row_sum(log_gamma, n));
-  S total(0);
+  ScoreSums<S> total{S(0), S(0)};
   for (Index m = 0; m <= n; ++m) {
     S score(0);
     for (Index d = 0; d < q.cols; ++d) score = S(score + q(n, d) * k(m, d));
     p[m] = S(score * S(std::exp(static_cast<double>(n - m) * log_gamma) / norm));
-    total = S(total + absolute(p[m]));
+    total.signed_sum = S(total.signed_sum + p[m]);
+    total.absolute_sum = S(total.absolute_sum + absolute(p[m]));
   }
   return total;
 }
 
+// a_n of the parallel form.
 template <class S>
-S clamp_score_sum(S total) {
+S score_norm(TorchscaleVersion version, const ScoreSums<S>& total) {
   const S low(1.0), high(5e4);
-  return total < low ? low : (high < total ? high : total);
+  if (version == TorchscaleVersion::v1) {
+    const S size = absolute(total.signed_sum);
+    return size < low ? low : size;
+  }
+  const S size = total.absolute_sum;
+  return size < low ? low : (high < size ? high : size);
 }
 
 }  // namespace detail
 
 template <class Context, class S>
-void retention_torchscale_parallel(Context& ctx, const RetentionInput<S>& in, Window<S> o) {
+void retention_torchscale_parallel(Context& ctx, TorchscaleVersion version,
+                                   const RetentionInput<S>& in, Window<S> o) {
   ctx.note("retention_torchscale: parallel");
   for_tasks(ctx, in.sequences->count() * in.heads, [&](Index task, Workspace& scratch) {
     const Index h = task % in.heads, dv = in.value_dim();
@@ -60,7 +80,8 @@ void retention_torchscale_parallel(Context& ctx, const RetentionInput<S>& in, Wi
     const auto out = o.row_block(segment.first_row, segment.length).head(h, dv);
     S* p = scratch.take<S>(segment.length);
     for (Index n = 0; n < segment.length; ++n) {
-      const S a = detail::clamp_score_sum(
+      const S a = detail::score_norm(
+          version,
           detail::torchscale_scores(q, k, n, in.decay.log_gamma[static_cast<std::size_t>(h)], p));
       for (Index j = 0; j < dv; ++j) {
         S sum(0);
@@ -73,8 +94,9 @@ void retention_torchscale_parallel(Context& ctx, const RetentionInput<S>& in, Wi
 
 /// Gradients of the parallel form, the score norm held constant as the original does.
 template <class Context, class S>
-void retention_torchscale_parallel_backward(Context& ctx, const RetentionInput<S>& in,
-                                            Window<const S> d_o, const RetentionGradient<S>& grad) {
+void retention_torchscale_parallel_backward(Context& ctx, TorchscaleVersion version,
+                                            const RetentionInput<S>& in, Window<const S> d_o,
+                                            const RetentionGradient<S>& grad) {
   const Index dk = in.key_dim(), dv = in.value_dim();
   for_tasks(ctx, in.sequences->count() * in.kv_heads, [&](Index task, Workspace& scratch) {
     const Index kv = task % in.kv_heads;
@@ -92,7 +114,8 @@ void retention_torchscale_parallel_backward(Context& ctx, const RetentionInput<S
       const auto dq = grad.dq.row_block(segment.first_row, segment.length).head(h, dk);
       const double log_gamma = in.decay.log_gamma[static_cast<std::size_t>(h)];
       for (Index n = 0; n < segment.length; ++n) {
-        const S a = detail::clamp_score_sum(detail::torchscale_scores(q, k, n, log_gamma, p));
+        const S a =
+            detail::score_norm(version, detail::torchscale_scores(q, k, n, log_gamma, p));
         const double norm = std::sqrt(decay_row_sum(log_gamma, n));
         std::fill_n(dq.row(n), dk, S(0));
         for (Index m = 0; m <= n; ++m) {
@@ -114,15 +137,16 @@ void retention_torchscale_parallel_backward(Context& ctx, const RetentionInput<S
 }
 
 template <class Context, class S>
-void retention_torchscale_chunkwise(Context& ctx, const RetentionInput<S>& in, Index chunk,
-                                    Window<S> o) {
+void retention_torchscale_chunkwise(Context& ctx, TorchscaleVersion version,
+                                    const RetentionInput<S>& in, Index chunk, Window<S> o) {
   ctx.note("retention_torchscale: chunkwise");
   const Index dk = in.key_dim(), dv = in.value_dim();
   for_tasks(ctx, in.sequences->count() * in.heads, [&](Index task, Workspace& scratch) {
     const Index h = task % in.heads;
     const Segment segment = (*in.sequences)[task / in.heads];
     const double log_gamma = in.decay.log_gamma[static_cast<std::size_t>(h)];
-    const double rho_last = decay_row_sum(log_gamma, chunk - 1);
+    const double row_sum = decay_row_sum(log_gamma, chunk - 1);
+    const double rho_last = version == TorchscaleVersion::v1 ? std::sqrt(row_sum) : row_sum;
     S* p = scratch.take<S>(chunk);
     const Window<S> state(scratch.take<S>(dk * dv), dk, dv);
     std::fill_n(state.data, dk * dv, S(0));
@@ -132,7 +156,7 @@ void retention_torchscale_chunkwise(Context& ctx, const RetentionInput<S>& in, I
       const auto q = in.query(rows, h), k = in.key(rows, h), v = in.value(rows, h);
       const auto out = o.row_block(rows.first_row, rows.length).head(h, dv);
       for (Index i = 0; i < rows.length; ++i) {
-        S a = detail::torchscale_scores(q, k, i, log_gamma, p);
+        S a = detail::torchscale_scores(q, k, i, log_gamma, p).absolute_sum;
         a = a < S(1) ? S(1) : a;
         const S all = a < b ? b : a;
         const S cross = S(std::exp(static_cast<double>(i + 1) * log_gamma) * rho_last /

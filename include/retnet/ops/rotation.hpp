@@ -4,6 +4,9 @@
 //
 //   (x0, x1) -> scale (x0 cos a - x1 sin a,  x1 cos a + x0 sin a),    a = n theta_i
 //
+// xPos (Sun et al. 2022, "A Length-Extrapolatable Transformer", section 3.2) multiplies pair i of a
+// query by zeta_i^(n/base) and that of a key by its inverse, so that a score decays with n - m.
+//
 // Pairs are neighbours (interleaved) or halves (half-split); a checkpoint knows which. The angle of
 // position n is composed as e^{i 64 floor(n/64) theta} e^{i (n mod 64) theta} in double, so that it
 // is the same number in every form and exact at position 10^6.
@@ -40,7 +43,17 @@ inline std::vector<double> theta_rotary(Index key_dim, double base) {
   return out;
 }
 
-/// The angles of one layer: immutable, shared by threads.
+/// ln zeta_i / base with zeta_i = (2i + 0.4 d) / (1.4 d), the xPos decay of one position.
+inline std::vector<double> log_xpos(Index key_dim, double base) {
+  std::vector<double> out;
+  const auto d = static_cast<double>(key_dim);
+  for (Index i = 0; i < key_dim / 2; ++i)
+    out.push_back(std::log((2.0 * static_cast<double>(i) + 0.4 * d) / (1.4 * d)) / base);
+  return out;
+}
+
+/// The angles of one layer: immutable, shared by threads. With fewer pairs than half a head the
+/// dimensions behind them do not turn.
 class RotationTable {
  public:
   static constexpr Index kStep = 64;
@@ -56,12 +69,24 @@ class RotationTable {
       }
   }
 
+  /// log_xpos, one a pair.
+  void set_xpos(std::vector<double> log_scale) { log_xpos_ = std::move(log_scale); }
+  bool has_xpos() const { return !log_xpos_.empty(); }
+  /// The largest |log| that the xPos scale of a row reaches at position n.
+  double xpos_exponent(std::int64_t n) const {
+    double largest = 0.0;
+    for (const double x : log_xpos_) largest = std::max(largest, std::abs(x));
+    return largest * static_cast<double>(n);
+  }
+
   RotationLayout layout() const { return layout_; }
   Index pairs() const { return static_cast<Index>(theta_.size()); }
 
-  /// Cosines and sines of position n; `coarse` [2 * pairs] holds block `block` between calls.
+  /// Cosines and sines of position n, times the power `xpos` of the xPos scale; `coarse` [2 * pairs]
+  /// holds block `block` between calls.
   template <class S>
-  void angles(std::int64_t n, std::int64_t& block, double* coarse, S* cosines, S* sines) const {
+  void angles(std::int64_t n, double xpos, std::int64_t& block, double* coarse, S* cosines,
+              S* sines) const {
     const Index count = pairs();
     if (n / kStep != block) {
       block = n / kStep;
@@ -74,22 +99,31 @@ class RotationTable {
     const double* fc = fine_cos_.data() + n % kStep * count;
     const double* fs = fine_sin_.data() + n % kStep * count;
     for (Index i = 0; i < count; ++i) {
-      cosines[i] = S(coarse[i] * fc[i] - coarse[count + i] * fs[i]);
-      sines[i] = S(coarse[i] * fs[i] + coarse[count + i] * fc[i]);
+      const double scale = xpos_scale(i, xpos * static_cast<double>(n));
+      cosines[i] = S(scale * (coarse[i] * fc[i] - coarse[count + i] * fs[i]));
+      sines[i] = S(scale * (coarse[i] * fs[i] + coarse[count + i] * fc[i]));
     }
   }
 
  private:
+  double xpos_scale(Index i, double positions) const {
+    return log_xpos_.empty() ? 1.0
+                             : std::exp(positions * log_xpos_[static_cast<std::size_t>(i)]);
+  }
+
   RotationLayout layout_ = RotationLayout::none;
   std::vector<double> theta_;
+  std::vector<double> log_xpos_;
   std::vector<double> fine_cos_;  // [kStep, pairs]
   std::vector<double> fine_sin_;
 };
 
-/// What a row is multiplied by: a constant, and 1/sqrt(s_n) for each head if log_gamma is given.
+/// What a row is multiplied by: a constant, 1/sqrt(s_n) for each head if log_gamma is given, and the
+/// xPos scale of its pairs to the power `xpos`: 1 for queries, -1 for keys.
 struct RowScale {
   double constant = 1.0;
   std::span<const double> log_gamma;  // [H] or empty
+  double xpos = 0.0;
 };
 
 namespace detail {
@@ -107,6 +141,7 @@ void rotate_head(RotationLayout layout, Index width, Index pairs, S scale, S sig
     y[i * step] = S(a * c - b * s);
     y[i * step + across] = S(b * c + a * s);
   }
+  if (2 * pairs < width) simd::scale(scale, x + 2 * pairs, y + 2 * pairs, width - 2 * pairs);
 }
 
 }  // namespace detail
@@ -133,7 +168,7 @@ void rotate(Context& ctx, const RotationTable& table, const RowScale& scale, Ind
     for (Index i = first; i < last; ++i) {
       const Index r = segment.first_row + i;
       const std::int64_t n = positions[s] + i;
-      table.angles(n, block, coarse, cosines, sines);
+      table.angles(n, scale.xpos, block, coarse, cosines, sines);
       for (Index h = 0; h < heads; ++h) {
         double factor = scale.constant;
         if (!scale.log_gamma.empty())

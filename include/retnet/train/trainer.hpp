@@ -37,7 +37,7 @@ class Trainer {
   Trainer(const Model& model, TrainerConfig config)
       : model_(Model::without_weights(model.config())),
         config_(config),
-        weights_(model.weight_buffer()),
+        weights_(model.weight_buffer().template cast<Scalar>()),
         gradient_(model.layout()),
         adamw_(config.adamw, model.layout()) {
     RETNET_CHECK(config.clip_norm > 0.0, "Trainer::Trainer", "clip_norm = ", config.clip_norm,

@@ -41,6 +41,7 @@ constexpr const char* word(Normalization kind) {
     case Normalization::row_sum: return "row_sum";
     case Normalization::paper_score: return "paper_score";
     case Normalization::torchscale: return "torchscale";
+    case Normalization::torchscale_v1: return "torchscale_v1";
   }
   return nullptr;
 }
@@ -75,6 +76,7 @@ constexpr const char* word(Activation kind) {
     case Activation::gelu: return "gelu";
     case Activation::swish: return "swish";
     case Activation::sigmoid: return "sigmoid";
+    case Activation::gelu_tanh: return "gelu_tanh";
   }
   return nullptr;
 }
@@ -89,6 +91,8 @@ constexpr const char* word(Residual kind) {
   switch (kind) {
     case Residual::pre: return "pre";
     case Residual::post: return "post";
+    case Residual::branch: return "branch";
+    case Residual::parallel: return "parallel";
   }
   return nullptr;
 }

@@ -21,14 +21,17 @@ void MultiScaleRetention<Scalar, Weight>::place(ParamLayout& layout, const std::
   add("q_proj", c.key_width(), c.d_model, c.init_projection, q_, q_bias_);
   add("k_proj", keys, c.d_model, c.init_projection, k_, k_bias_);
   add("v_proj", values, c.d_model, c.init_value, v_, v_bias_);
-  if (c.gate) add("g_proj", c.value_width(), c.d_model, c.init_projection, g_, g_bias_);
+  if (c.gate) add("g_proj", c.gate_width(), c.d_model, c.init_projection, g_, g_bias_);
   if (c.decay == DecayKind::gated)
     gt_ = layout.add(prefix + "gt_proj.weight", c.heads, c.d_model, c.init_projection);
   if (c.head_norm_affine != Affine::none) {
     const Index width = c.head_norm_affine == Affine::per_channel ? c.value_width() : c.value_dim();
     norm_weight_ = layout.add(prefix + "head_norm.weight", 1, width, {Init::Kind::ones}, false);
+    if (c.head_norm_bias) norm_bias_ = layout.add(prefix + "head_norm.bias", 1, width, {}, false);
   }
-  add("out_proj", c.d_model, c.value_width(), c.init_output, out_, out_bias_);
+  if (c.bottleneck > 0)
+    add("down_proj", c.bottleneck, c.value_width(), c.init_projection, down_, down_bias_);
+  add("out_proj", c.d_model, c.gate_width(), c.init_output, out_, out_bias_);
 }
 
 template <ComputeScalar Scalar, class Weight>
@@ -42,6 +45,7 @@ void MultiScaleRetention<Scalar, Weight>::check(const Pass& pass, ConstView<Scal
                ", the sequences cover ", pass.sequences.rows(), " rows");
   RETNET_CHECK(pass.form.kind != Form::Kind::chunkwise || pass.form.chunk > 0, kName, form,
                ": chunk = ", pass.form.chunk, ", expected at least 1");
+  if (rotation_.has_xpos()) check_xpos(pass, state);
   if (state == nullptr) return;
   RETNET_CHECK(state->sequences() == pass.sequences.count(), kName, form, ": the state holds ",
                state->sequences(), " sequences, x holds ", pass.sequences.count());
@@ -50,10 +54,25 @@ void MultiScaleRetention<Scalar, Weight>::check(const Pass& pass, ConstView<Scal
                kName, form, ": the state is of another layer: [H,Dk,Dv] = [", state->heads(), ",",
                state->key_dim(), ",", state->value_dim(), "], expected [", config_.heads, ",",
                config_.key_dim(), ",", config_.value_dim(), "]");
-  if (!compat() || pass.form.kind == Form::Kind::recurrent) return;
+  if (!config_.compat() || pass.form.kind == Form::Kind::recurrent) return;
   for (const std::int64_t n : state->positions())
     RETNET_CHECK(n == 0, kName, form, ": a sequence is at position ", n,
                  ", expected 0: Normalization::torchscale continues in the recurrent form only");
+}
+
+// The key's factor grows with its position, zeta^(-n/base), and must stay a number.
+template <ComputeScalar Scalar, class Weight>
+void MultiScaleRetention<Scalar, Weight>::check_xpos(const Pass& pass, const State* state) const {
+  const double largest = std::same_as<Scalar, float> ? 80.0 : 700.0;  // ln of the range, rounded down
+  for (Index i = 0; i < pass.sequences.count(); ++i) {
+    const bool started = state && i < state->sequences();
+    const std::int64_t end = pass.sequences[i].length +
+                             (started ? state->positions()[static_cast<std::size_t>(i)] : 0);
+    RETNET_CHECK(rotation_.xpos_exponent(end) < largest, kName, pass.form.name(),
+                 ": sequence ", i, " reaches position ", end, ", where the xPos scale is e^",
+                 rotation_.xpos_exponent(end), ", expected less than e^", largest,
+                 ": reset the state, or use double");
+  }
 }
 
 // Windows into one block of memory: the saved one if backward will come, else scratch.
@@ -75,14 +94,15 @@ void MultiScaleRetention<Scalar, Weight>::reserve(Context& ctx, Saved& s, Index 
     carve(s.q, c.key_width(), true);
     carve(s.k, c.key_dim() * c.kv(), true);
     carve(s.v, c.value_dim() * c.kv(), true);
-    carve(s.g, values, c.gate);
+    carve(s.g, c.gate_width(), c.gate);
     carve(s.z, c.heads, gated);
     carve(s.log_gate, c.heads, gated);
     carve(s.o, values, true);
     carve(s.r, c.heads, scored());
     carve(s.scaled, values, scored());
     carve(s.normed, values, c.head_norm != NormKind::none);
-    carve(s.gated, values, c.gate);
+    carve(s.lowered, c.bottleneck, c.bottleneck > 0);
+    carve(s.gated, c.gate_width(), c.gate);
   };
   carve_all();
   if (keep) {
@@ -94,7 +114,8 @@ void MultiScaleRetention<Scalar, Weight>::reserve(Context& ctx, Saved& s, Index 
   carve_all();
   if (!scored()) s.scaled = s.o;
   if (c.head_norm == NormKind::none) s.normed = s.scaled;
-  if (!c.gate) s.gated = s.normed;
+  if (c.bottleneck == 0) s.lowered = s.normed;
+  if (!c.gate) s.gated = s.lowered;
 }
 
 template <ComputeScalar Scalar, class Weight>
@@ -131,8 +152,7 @@ void MultiScaleRetention<Scalar, Weight>::project(Context& ctx, ParamRef<const W
     log_sigmoid_gate(ctx, config_.gate_divisor, In(s.z), s.log_gate);
   }
   rotate(ctx, rotation_, query_scale(pass), config_.heads, pass.sequences, positions, In(s.q), s.q);
-  rotate(ctx, rotation_, {scale(ScaleOn::key), {}}, config_.kv(), pass.sequences, positions,
-         In(s.k), s.k);
+  rotate(ctx, rotation_, key_scale(), config_.kv(), pass.sequences, positions, In(s.k), s.k);
 }
 
 template <ComputeScalar Scalar, class Weight>
@@ -157,12 +177,13 @@ void MultiScaleRetention<Scalar, Weight>::retain(Context& ctx, const Pass& pass,
     if (scored()) std::fill_n(s.r.data, s.r.rows * s.r.cols, Scalar(0));
   }
   Scalar* matrices = state ? state->matrices() : nullptr;
-  if (compat() && pass.form.kind != Form::Kind::recurrent) {
+  if (config_.compat() && pass.form.kind != Form::Kind::recurrent) {
     if (state) retain_once(ctx, pass, in, matrices, s.o);  // for the state; o is written anew
+    const auto version = torchscale_version();
     if (pass.form.kind == Form::Kind::parallel) {
-      retention_torchscale_parallel(ctx, in, s.o);
+      retention_torchscale_parallel(ctx, version, in, s.o);
     } else {
-      retention_torchscale_chunkwise(ctx, in, pass.form.chunk, s.o);
+      retention_torchscale_chunkwise(ctx, version, in, pass.form.chunk, s.o);
     }
     return;
   }
@@ -188,10 +209,12 @@ void MultiScaleRetention<Scalar, Weight>::finish(Context& ctx, ParamRef<const We
                                                  const Pass& pass, Saved& s, Out y) const {
   const auto& c = config_;
   if (c.head_norm != NormKind::none)
-    norm(ctx, c.head_norm, c.head_norm_eps, c.heads, w[norm_weight_], Window<const Weight>(),
-         In(s.scaled), s.normed);
-  if (c.gate) retnet::gate(ctx, c.gate_activation, In(s.g), In(s.normed), s.gated);
-  linear(ctx, w[out_], w[out_bias_], In(s.gated), y, pass.sequences.single_token());  // [R,C]
+    norm(ctx, c.head_norm, c.head_norm_eps, c.heads, w[norm_weight_], w[norm_bias_], In(s.scaled),
+         s.normed);
+  const bool one = pass.sequences.single_token();
+  if (down_) linear(ctx, w[down_], w[down_bias_], In(s.normed), s.lowered, one);
+  if (c.gate) retnet::gate(ctx, c.gate_activation, In(s.g), In(s.lowered), s.gated);
+  linear(ctx, w[out_], w[out_bias_], In(s.gated), y, one);  // [R,C]
 }
 
 // ---- backward ----
@@ -212,13 +235,14 @@ void MultiScaleRetention<Scalar, Weight>::retain_backward(Context& ctx, const Pa
       retention_chunkwise_backward(ctx, input, chunk, initial, d, grad);
     }
   };
-  if (compat() && pass.form.kind != Form::Kind::recurrent) {
+  if (config_.compat() && pass.form.kind != Form::Kind::recurrent) {
     RETNET_CHECK(pass.form.kind == Form::Kind::parallel, kName,
                  "backward: Normalization::torchscale has gradients in the parallel form only, "
                  "expected Form::parallel(), or Normalization::row_sum to train in chunks");
     RETNET_CHECK(dstate == nullptr, kName,
                  "backward: Normalization::torchscale carries no gradient through the state");
-    return retention_torchscale_parallel_backward(ctx, in, d_o, {dq, dk, dv, nullptr, {}});
+    return retention_torchscale_parallel_backward(ctx, torchscale_version(), in, d_o,
+                                                  {dq, dk, dv, nullptr, {}});
   }
   if (!scored())
     return once(in, has_state ? s.initial.matrices() : nullptr, d_o,
@@ -270,12 +294,15 @@ void MultiScaleRetention<Scalar, Weight>::backward_rows(
   };
   const std::int64_t* positions = positions_of(ctx, pass.sequences, &s.initial);
 
-  const Out d = take(values), dg = c.gate ? take(values) : Out();
-  linear_backward(ctx, w[out_], In(s.gated), dy, dw[out_], dw[out_bias_], d);
-  if (c.gate) gate_backward(ctx, c.gate_activation, In(s.g), In(s.normed), In(d), dg, d);
+  const Out d = take(values), dg = c.gate ? take(c.gate_width()) : Out();
+  const Out dlow = down_ ? take(c.bottleneck) : d;
+  linear_backward(ctx, w[out_], In(s.gated), dy, dw[out_], dw[out_bias_], dlow);
+  if (c.gate) gate_backward(ctx, c.gate_activation, In(s.g), In(s.lowered), In(dlow), dg, dlow);
+  if (down_)
+    linear_backward(ctx, w[down_], In(s.normed), In(dlow), dw[down_], dw[down_bias_], d);
   if (c.head_norm != NormKind::none)
     norm_backward(ctx, c.head_norm, c.head_norm_eps, c.heads, w[norm_weight_], In(s.scaled), In(d),
-                  dw[norm_weight_], Out(), d);
+                  dw[norm_weight_], dw[norm_bias_], d);
 
   const Out dq = take(s.q.cols), dk = take(s.k.cols), dv = take(s.v.cols);
   const Out dlog = gt_ ? take(c.heads) : Out();
@@ -285,8 +312,7 @@ void MultiScaleRetention<Scalar, Weight>::backward_rows(
   retain_backward(ctx, pass, s, d, dq, dk, dv, dlog, dstate);
 
   rotate(ctx, rotation_, query_scale(pass), c.heads, pass.sequences, positions, In(dq), dq, true);
-  rotate(ctx, rotation_, {scale(ScaleOn::key), {}}, c.kv(), pass.sequences, positions, In(dk), dk,
-         true);
+  rotate(ctx, rotation_, key_scale(), c.kv(), pass.sequences, positions, In(dk), dk, true);
   linear_backward(ctx, w[q_], x, In(dq), dw[q_], dw[q_bias_], dx, beta);
   linear_backward(ctx, w[k_], x, In(dk), dw[k_], dw[k_bias_], dx, Scalar(1));
   linear_backward(ctx, w[v_], x, In(dv), dw[v_], dw[v_bias_], dx, Scalar(1));

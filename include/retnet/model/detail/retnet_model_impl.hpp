@@ -20,6 +20,7 @@ void RetNetModel<Scalar, Weight>::place() {
     blocks_.emplace_back(c.block(), layout_, detail::concat("layers.", l, "."));
   if (c.final_norm) final_norm_ = BlockNorm(c.norm, c.norm_eps, c.d_model, layout_, "final_norm");
   if (!c.tied_output) output_ = layout_.add("output_projection.weight", c.vocab, c.d_model, init);
+  if (c.output_bias) output_bias_ = layout_.add("output_projection.bias", 1, c.vocab, {}, false);
 }
 
 template <ComputeScalar Scalar, class Weight>
@@ -151,7 +152,7 @@ LossSum RetNetModel<Scalar, Weight>::loss_and_gradient(
     const Out logits(ctx.workspace().template take<Scalar>(n * config_.vocab), n, config_.vocab);
     project(ctx, w, pass, h.row_block(r, n), logits);
     const LossSum part = cross_entropy(ctx, targets.data() + r, logits, scale);
-    linear_backward(ctx, w[output()], h.row_block(r, n), In(logits), dw[output()], Out(),
+    linear_backward(ctx, w[output()], h.row_block(r, n), In(logits), dw[output()], dw[output_bias_],
                     dh.row_block(r, n));
     total.sum += part.sum;
     total.rows += part.rows;
