@@ -25,6 +25,12 @@ if(RETNET_BUILD_TESTS OR RETNET_BUILD_EXAMPLES)
   retnet_need(nlohmann_json::nlohmann_json nlohmann-json3-dev)
 endif()
 
+# The components tokenizers and sentencepiece are there where these are.
+if(NOT TARGET ICU::i18n OR NOT TARGET ICU::uc)
+  find_package(ICU QUIET COMPONENTS i18n uc)
+endif()
+include(${CMAKE_CURRENT_LIST_DIR}/retnetSentencePiece.cmake)
+
 if(RETNET_BUILD_EXAMPLES)
   if(NOT TARGET CLI11::CLI11)
     find_package(CLI11 CONFIG QUIET)

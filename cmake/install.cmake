@@ -25,7 +25,10 @@ install(FILES
   "${PROJECT_BINARY_DIR}/retnetConfig.cmake"
   "${PROJECT_BINARY_DIR}/retnetConfigVersion.cmake"
   cmake/retnetEigen.cmake
+  cmake/retnetSentencePiece.cmake
   cmake/retnet_io.cmake
+  cmake/retnet_sentencepiece.cmake
+  cmake/retnet_tokenizers.cmake
   DESTINATION ${retnet_config_dir})
 install(FILES "${PROJECT_BINARY_DIR}/retnet.pc" DESTINATION share/pkgconfig)
 install(FILES LICENSE DESTINATION share/doc/retnet)

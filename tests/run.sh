@@ -6,7 +6,8 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 . "$root/cmake/setup.sh"
 
-need g++ cmake ninja-build pkg-config libeigen3-dev libgtest-dev nlohmann-json3-dev libcli11-dev liblzma-dev xz-utils
+need g++ cmake ninja-build pkg-config libeigen3-dev libgtest-dev nlohmann-json3-dev libcli11-dev liblzma-dev xz-utils \
+  libicu-dev libsentencepiece-dev
 configure -DRETNET_BUILD_BENCH=OFF -- -DRETNET_BUILD_TESTS=ON -DRETNET_BUILD_EXAMPLES=ON -DRETNET_INSTALL=ON \
   ${RETNET_WERROR:+"-DRETNET_WERROR=$RETNET_WERROR"}
 build_target retnet_tests

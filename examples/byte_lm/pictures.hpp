@@ -38,7 +38,7 @@ inline void draw_decay(const Options& o, const Model& model) {
                            .x = {.label = "tokens ago"},
                            .y = {.label = "weight"}};
   Index head = 0;
-  for (const double log_gamma : model.blocks().front().mixer().log_gamma()) {
+  for (const double log_gamma : model.retention(0)->log_gamma()) {
     char name[64];
     std::snprintf(name, sizeof name, "head %td, half-life %.0f tokens", head++,
                   std::log(0.5) / log_gamma);

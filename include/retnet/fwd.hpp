@@ -35,18 +35,24 @@ class Cpu;
 // layers
 struct RetentionConfig;
 struct FeedForwardConfig;
-struct BlockConfig;
+struct AttentionConfig;
+template <class MixerConfig>
+struct BasicBlockConfig;
 struct Form;
 struct Pass;
 struct DropoutKey;
 template <class S>
 class RetentionState;
+template <class S>
+class KeyValueState;
 template <ComputeScalar Scalar, class Weight>
 class MultiScaleRetention;
 template <ComputeScalar Scalar, class Weight>
-class FeedForward;
+class Attention;
 template <ComputeScalar Scalar, class Weight>
-class RetNetBlock;
+class FeedForward;
+template <class Mixer>
+class Block;
 
 // model
 struct RetNetConfig;

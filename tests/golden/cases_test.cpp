@@ -15,11 +15,17 @@ void expect_present(const List& found, const std::vector<std::string>& expected)
 }
 
 TEST(GoldenCases, ArePresent) {
+  expect_present(names("torchscale_v1_"),
+                 {"torchscale_v1_plain_lnemb_random", "torchscale_v1_subln_init"});
+  expect_present(names("syncdoth_"), {"syncdoth_ffn_subln", "syncdoth_left_padded",
+                                      "syncdoth_lm_decay_lnemb_scale", "syncdoth_tied_bf16"});
   expect_present(
       names("torchscale_v2_"),
       {"torchscale_v2_decoder_prefix", "torchscale_v2_large_scores", "torchscale_v2_lnemb_scale",
        "torchscale_v2_plain_init", "torchscale_v2_postnorm", "torchscale_v2_shared_embedding"});
-  expect_present(names("fla_"), {"fla_bf16", "fla_gqa", "fla_left_padded", "fla_packed"});
+  expect_present(names("fla_"),
+                 {"fla_bf16", "fla_gqa", "fla_hybrid_window", "fla_left_padded", "fla_packed",
+                  "fla_unfused_noaffine"});
   expect_present(
       names("", "op_retention"),
       {"op_retention/t128_gamma1", "op_retention/t130_packed", "op_retention/t1_scalar_dims",
@@ -30,20 +36,20 @@ TEST(GoldenCases, ArePresent) {
 }
 
 TEST(GoldenCases, WhatACaseAnnouncesIsThere) {
-  for (const char* family : {"torchscale_v2_", "fla_"})
-    for (const auto& name : names(family)) {
-      const Case c(name);
-      EXPECT_TRUE(c.io().has("input_ids")) << name;
-      EXPECT_TRUE(c.io().has("loss")) << name;
-      EXPECT_EQ(c.io().has("generated_ids"), c.info().contains("generation")) << name;
-      EXPECT_EQ(c.io().has("prompt_ids"), c.info().contains("generation")) << name;
-      bool gradients = false;
-      for (const auto& [key, array] : c.io().arrays()) gradients |= key.starts_with("grad.");
-      EXPECT_EQ(gradients, c.info().contains("grad")) << name;
-    }
+  for (const auto& name : model_names()) {
+    const Case c(name);
+    EXPECT_TRUE(c.io().has("input_ids")) << name;
+    EXPECT_TRUE(c.io().has("loss")) << name;
+    EXPECT_EQ(c.io().has("generated_ids"), c.info().contains("generation")) << name;
+    EXPECT_EQ(c.io().has("prompt_ids"), c.info().contains("generation")) << name;
+    bool gradients = false;
+    for (const auto& [key, array] : c.io().arrays()) gradients |= key.starts_with("grad.");
+    EXPECT_EQ(gradients, c.info().contains("grad")) << name;
+  }
   EXPECT_TRUE(Case("fla_gqa").info().contains("grad"));
   EXPECT_TRUE(Case("torchscale_v2_large_scores").info().contains("grad"));
   EXPECT_TRUE(Case("fla_left_padded").io().has("prompt_mask"));
+  EXPECT_TRUE(Case("syncdoth_left_padded").io().has("logits.masked.recurrent"));
 }
 
 TEST(GoldenCases, AMissingTensorIsAnError) {

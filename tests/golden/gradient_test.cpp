@@ -11,9 +11,8 @@ namespace {
 
 std::vector<std::string> cases_with_gradients() {
   std::vector<std::string> out;
-  for (const char* family : {"torchscale_v2_", "fla_"})
-    for (const auto& name : names(family))
-      if (Case(name).info().contains("grad")) out.push_back(name);
+  for (const auto& name : model_names())
+    if (Case(name).info().contains("grad")) out.push_back(name);
   return out;
 }
 
@@ -24,7 +23,7 @@ class Gradient : public testing::TestWithParam<std::string> {
   template <class S>
   void expect_golden(Form form, bool recompute) {
     Cpu ctx;
-    const auto model = load<S>(c, Normalization::torchscale);
+    const auto model = load<S>(c, Compat::reference);
     const Array& ids = c.io().at("input_ids");
     const auto tokens = tokens_of(ids), targets = next_tokens(ids);
     const Sequences sequences = sequences_of(ids, nullptr);
@@ -39,12 +38,14 @@ class Gradient : public testing::TestWithParam<std::string> {
 
     const double tolerance = c.info().at("grad").at("tolerance_rel").get<double>();
     std::size_t compared = 0, given = 0;
-    for (const auto& entry : model.layout().entries()) {
-      const Array& golden = c.io().at("grad." + source_of(c, entry.name).key);
-      const auto place = gradient[entry.place];
-      const std::span<const S> ours(place.data, static_cast<std::size_t>(entry.place.size()));
-      EXPECT_LE(test::relative_error(ours, std::span<const double>(golden.values)), tolerance)
-          << entry.name << " " << form.name();
+    for (const auto& tensor : keyed_tensors(inspect_pretrained(c.folder()).keys, model.layout())) {
+      const Array& golden = c.io().at("grad." + tensor.key);
+      EXPECT_EQ(tensor.shape, golden.shape);
+      const auto ours = gather<S>(tensor, gradient);
+      EXPECT_LE(
+          test::relative_error(std::span<const S>(ours), std::span<const double>(golden.values)),
+          tolerance)
+          << tensor.key << " " << form.name();
       ++compared;
     }
     for (const auto& [key, array] : c.io().arrays()) given += key.starts_with("grad.");

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "io/support.hpp"
+#include "retnet/model/presets.hpp"
 
 namespace retnet {
 namespace {
@@ -18,7 +19,7 @@ RetNetConfig small() {
   return c;
 }
 
-/// Every field differs from its default.
+/// Every field differs from its default, but ffn_norm, which DeepNorm needs.
 RetNetConfig unusual() {
   RetNetConfig c{.vocab = 100, .d_model = 24, .layers = 3};
   c.retention = {.d_model = 24,
@@ -33,11 +34,15 @@ RetNetConfig unusual() {
                  .theta = ThetaKind::values,
                  .theta_base = 5000.5,
                  .theta_values = {0.1, 1e-300},
+                 .rotary_dim = 4,
+                 .xpos_base = 256.0,
                  .normalization = Normalization::torchscale,
                  .scale_on = ScaleOn::none,
                  .head_norm = NormKind::layer,
                  .head_norm_affine = Affine::per_channel,
+                 .head_norm_bias = true,
                  .head_norm_eps = 1e-12,
+                 .bottleneck = 12,
                  .gate = false,
                  .gate_activation = Activation::sigmoid,
                  .bias = true,
@@ -49,13 +54,18 @@ RetNetConfig unusual() {
                     .kind = FeedForwardKind::glu,
                     .activation = Activation::relu,
                     .bias = true,
+                    .sub_norm = NormKind::rms,
+                    .sub_norm_eps = 1e-4,
                     .activation_dropout = 0.125,
                     .init_in = {Init::Kind::kaiming_uniform, 0.4},
                     .init_out = {Init::Kind::xavier_uniform, 0.5}};
+  c.attention = {{.layer = 1, .attention = {.d_model = 24, .heads = 4, .window = 3}}};
+  c.cross_decoder = {.layers = 2, .attention = {.d_model = 24, .heads = 2}};
   c.norm = NormKind::layer;
   c.norm_eps = 1e-7;
   c.residual = Residual::post;
-  c.deepnorm = c.scale_embedding = c.embedding_norm = c.tied_output = true;
+  c.deepnorm = c.scale_embedding = c.embedding_norm = true;
+  c.tied_output = c.output_bias = true;
   c.final_norm = false;
   c.dropout = 0.3;
   c.init_embedding = 0.02;
@@ -64,8 +74,9 @@ RetNetConfig unusual() {
 
 TEST(ConfigJson, EveryFieldOfEveryPresetComesBack) {
   const ModelSize size{.vocab = 64, .d_model = 32, .layers = 2, .heads = 4};
-  for (const auto& c : {small(), unusual(), presets::paper(size), presets::torchscale_v2(size),
-                        presets::fla(size)}) {
+  for (const auto& c : {small(), unusual(), presets::paper(size), presets::torchscale_v1(size),
+                        presets::torchscale_v2(size), presets::xatl(size), presets::fla(size),
+                        presets::yoco(size), presets::yar(size), presets::jamie(size)}) {
     const auto text = config_to_json(c);
     EXPECT_EQ(config_to_json(config_from_json(text)), text);
   }
@@ -76,6 +87,9 @@ TEST(ConfigJson, EveryFieldOfEveryPresetComesBack) {
   EXPECT_EQ(back.retention.init_value.gain, 0.2);
   EXPECT_EQ(back.residual, Residual::post);
   EXPECT_EQ(back.feed_forward.hidden, 36);
+  ASSERT_EQ(back.attention.size(), 1U);
+  EXPECT_EQ(back.attention[0].attention.window, 3);
+  EXPECT_EQ(back.cross_decoder.layers, 2);
 }
 
 /// Where two texts differ, by path.
@@ -96,8 +110,8 @@ TEST(ConfigJson, NoFieldIsLeftAtItsDefaultUnseen) {
   std::vector<std::string> same;
   differences(json::parse(config_to_json(plain)), json::parse(config_to_json(unusual())), "", same);
   // The fields where unusual() cannot differ: sizes that must agree, inits of the same kind.
-  const std::vector<std::string> expected{"feed_forward.init_in.kind", "retention.heads",
-                                          "version"};
+  const std::vector<std::string> expected{"feed_forward.init_in.kind", "ffn_norm",
+                                          "retention.heads", "version"};
   EXPECT_EQ(same, expected);
 }
 
@@ -116,6 +130,7 @@ consteval int count_fields() {
 }
 
 struct CountVisitor {
+  static constexpr bool kReads = true;
   int fields = 0;
   template <class T>
   void operator()(const char*, T&) {
@@ -138,6 +153,10 @@ TEST(ConfigJson, KnowsEveryFieldThereIs) {
   EXPECT_EQ(visited<Init>(), count_fields<Init>());
   EXPECT_EQ(visited<RetentionConfig>(), count_fields<RetentionConfig>());
   EXPECT_EQ(visited<FeedForwardConfig>(), count_fields<FeedForwardConfig>());
+  EXPECT_EQ(visited<AttentionConfig>(), count_fields<AttentionConfig>());
+  EXPECT_EQ(visited<CrossAttentionConfig>(), count_fields<CrossAttentionConfig>());
+  EXPECT_EQ(visited<AttentionLayer>(), count_fields<AttentionLayer>());
+  EXPECT_EQ(visited<CrossDecoderConfig>(), count_fields<CrossDecoderConfig>());
   EXPECT_EQ(visited<RetNetConfig>(), count_fields<RetNetConfig>());
 }
 

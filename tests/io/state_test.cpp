@@ -69,14 +69,14 @@ TEST_P(State, OfManyLayersKeepsEachOfThem) {
   for (int l = 0; l < 12; ++l) {
     state.layers.push_back(layer.initial_state(2));
     loaded.layers.push_back(layer.initial_state(2));
-    layer.forward_recurrent(sequence(2, l + 1, 24), state.layers.back());
+    layer.forward_recurrent(sequence(2, l + 1, 24), state.layers.back().retention());
   }
   save_state(dir_ / "s", state);
   load_state(dir_ / "s", loaded);
   for (std::size_t l = 0; l < 12; ++l) {
-    const auto a = state.layers[l].flat(), b = loaded.layers[l].flat();
+    const auto a = state.layers[l].retention().flat(), b = loaded.layers[l].retention().flat();
     EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size_bytes()), 0) << l;
-    EXPECT_EQ(loaded.layers[l].positions()[0], static_cast<std::int64_t>(l) + 1);
+    EXPECT_EQ(loaded.layers[l].position(0), static_cast<std::int64_t>(l) + 1);
   }
 }
 

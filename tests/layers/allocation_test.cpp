@@ -51,7 +51,7 @@ TEST(Allocations, NoneInAWarmLayer) {
 
 TEST(Allocations, NoneInAWarmBlock) {
   for (const auto& v : some_variants()) {
-    const BlockConfig config{.retention = v.config, .feed_forward = {.d_model = v.config.d_model}};
+    const BlockConfig config{.mixer = v.config, .feed_forward = {.d_model = v.config.d_model}};
     expect_none_when_warm(RetNetBlock<float>(config), v.config.d_model, v.name);
   }
 }

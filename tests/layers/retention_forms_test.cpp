@@ -122,8 +122,8 @@ TEST(Paths, KernelsRunWhereTheyExist) {
   };
   Cpu ctx;
   Reference plain;
-  EXPECT_TRUE(traced(ctx, Form::parallel()).contains("retention_chunkwise: packed tiles"));
-  EXPECT_TRUE(traced(ctx, Form::chunkwise(4)).contains("retention_chunkwise: packed tiles"));
+  EXPECT_TRUE(traced(ctx, Form::parallel()).contains("retention_chunkwise: fused blocks"));
+  EXPECT_TRUE(traced(ctx, Form::chunkwise(4)).contains("retention_chunkwise: fused blocks"));
   EXPECT_TRUE(traced(ctx, Form::recurrent()).contains("retention_recurrent: fused"));
   EXPECT_TRUE(traced(plain, Form::parallel()).contains("retention_parallel: reference"));
   EXPECT_TRUE(traced(plain, Form::chunkwise(4)).contains("retention_chunkwise: reference"));

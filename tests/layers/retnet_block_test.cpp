@@ -29,10 +29,10 @@ std::vector<Named> blocks() {
         for (const FeedForwardKind kind : {FeedForwardKind::mlp, FeedForwardKind::glu}) {
           if (residual == Residual::parallel && alpha != 1.0) continue;
           const auto& v = some[next++ % some.size()];
-          BlockConfig c{.retention = v.config};
-          c.retention.head_norm_eps = 1.0;  // see retention_gradient_test.cpp
+          BlockConfig c{.mixer = v.config};
+          c.mixer.head_norm_eps = 1.0;  // see retention_gradient_test.cpp
           c.feed_forward = {
-              .d_model = c.retention.d_model,
+              .d_model = c.mixer.d_model,
               .hidden = 19,
               .kind = kind,
               .activation = kind == FeedForwardKind::mlp ? Activation::gelu : Activation::swish,
@@ -81,7 +81,7 @@ void expect_equal_forms(const Named& b) {
   Reference plain;
   for (const Index length : {1, 2, 65}) {
     const auto sequences = Sequences::dense(2, length);
-    const auto x = random_normal<S>(2 * length * b.config.retention.d_model, 1);
+    const auto x = random_normal<S>(2 * length * b.config.mixer.d_model, 1);
     auto oracle_state = block.initial_state(2);
     const auto oracle = run(plain, block, Form::parallel(), sequences, x, &oracle_state);
     for (const Form form : forms(length)) {
@@ -105,7 +105,7 @@ TEST(RetNetBlock, IsItsPartsInOrder) {
   for (const auto& b : blocks()) {
     const Weighted<double> block(b.config);
     const auto& layout = block.layout();
-    const Index width = b.config.retention.d_model, rows_count = 9;
+    const Index width = b.config.mixer.d_model, rows_count = 9;
     const auto sequences = Sequences::dense(1, rows_count);
     const Pass pass{Form::parallel(), sequences};
     const auto w = block.weights();
@@ -113,7 +113,7 @@ TEST(RetNetBlock, IsItsPartsInOrder) {
     const auto x = random_normal<double>(rows_count * width, 1);
 
     ParamLayout again;  // the same parts over the same buffer
-    const MultiScaleRetention<double> mixer(b.config.retention, again, "retention.");
+    const MultiScaleRetention<double> mixer(b.config.mixer, again, "retention.");
     const BlockNorm mixer_norm(b.config.norm, b.config.norm_eps, width, again, "retention_norm");
     const FeedForward<double> ffn(b.config.feed_forward, again, "ffn.");
     BlockNorm ffn_norm;
@@ -162,7 +162,7 @@ void expect_finite_differences(const Named& b, const DropoutKey* dropout, Form f
                                bool with_state) {
   const RetNetBlock<double> block(b.config);
   Cpu ctx;
-  LossOf<RetNetBlock<double>, double> f(block, Sequences::dense(2, 4), b.config.retention.d_model,
+  LossOf<RetNetBlock<double>, double> f(block, Sequences::dense(2, 4), b.config.mixer.d_model,
                                         with_state);
   f.dropout = dropout;
   const auto g = f.gradient(ctx, form);
@@ -201,14 +201,14 @@ TEST(RetNetBlock, DropoutActsOnlyWithAKey) {
   const Weighted<double> plain(config);
   config.dropout = 0.5;
   const Weighted<double> dropping(config);
-  const auto x = random_normal<double>(6 * config.retention.d_model, 1);
+  const auto x = random_normal<double>(6 * config.mixer.d_model, 1);
   const auto sequences = Sequences::dense(1, 6);
   Cpu ctx;
   const auto y = run(ctx, plain, Form::parallel(), sequences, x);
   EXPECT_TRUE(same_bits(run(ctx, dropping, Form::parallel(), sequences, x), y));
   const auto with_key = [&](DropoutKey key, Index layer) {
     Buffer<double> out(x.size());
-    const std::array<Index, 3> dims{1, 6, config.retention.d_model};
+    const std::array<Index, 3> dims{1, 6, config.mixer.d_model};
     dropping.forward(ctx, dropping.weights(), Pass{Form::parallel(), sequences, &key, layer},
                      ConstView<double, 3>(x.data(), dims), nullptr,
                      View<double, 3>(out.data(), dims));
@@ -225,7 +225,7 @@ TEST(RetNetBlock, DropoutActsOnlyWithAKey) {
 template <class S>
 void expect_one_gradient(const Named& b, double limit) {
   const RetNetBlock<S> block(b.config);
-  const LossOf<RetNetBlock<S>, S> f(block, Sequences::dense(2, 33), b.config.retention.d_model,
+  const LossOf<RetNetBlock<S>, S> f(block, Sequences::dense(2, 33), b.config.mixer.d_model,
                                     true);
   Cpu ctx;
   Reference plain;
@@ -243,7 +243,7 @@ TEST(RetNetBlock, GradientsAreTheSameInEveryForm) {
 }
 
 TEST(RetNetBlock, RefusesWhatDoesNotFit) {
-  BlockConfig good{.retention = {.d_model = 8, .heads = 2}, .feed_forward = {.d_model = 8}};
+  BlockConfig good{.mixer = {.d_model = 8, .heads = 2}, .feed_forward = {.d_model = 8}};
   const auto expect = [&](auto&& change, const std::vector<std::string>& parts) {
     auto config = good;
     change(config);
@@ -252,7 +252,7 @@ TEST(RetNetBlock, RefusesWhatDoesNotFit) {
     expect_error([&] { RetNetBlock<float> block(config); }, all);
   };
   expect([](auto& c) { c.feed_forward.d_model = 9; },
-         {"retention.d_model = 8", "feed_forward.d_model = 9"});
+         {"mixer.d_model = 8", "feed_forward.d_model = 9"});
   expect([](auto& c) { c.norm = NormKind::none; }, {"NormKind::none"});
   expect([](auto& c) { c.alpha = 0.0; }, {"alpha = 0"});
   expect([](auto& c) { c.alpha = std::nan(""); }, {"alpha = nan"});
@@ -263,7 +263,7 @@ TEST(RetNetBlock, RefusesWhatDoesNotFit) {
   for (const Residual residual : {Residual::post, Residual::branch})
     expect([&](auto& c) { c.residual = residual, c.ffn_norm = false; },
            {"ffn_norm is false", "Residual::pre or parallel"});
-  expect([](auto& c) { c.retention.heads = 3; }, {"d_key = 8", "heads = 3"});
+  expect([](auto& c) { c.mixer.heads = 3; }, {"d_key = 8", "heads = 3"});
 
   const RetNetBlock<float> block(good);
   const RowMajorMatrixOf<float> wide = RowMajorMatrixOf<float>::Zero(3, 9);
@@ -285,7 +285,7 @@ TEST(RetNetBlock, RefusesWhatDoesNotFit) {
 }
 
 TEST(RetNetBlockWeights, ComeFromElsewhere) {
-  BlockConfig config{.retention = {.d_model = 16, .heads = 2}, .feed_forward = {.d_model = 16}};
+  BlockConfig config{.mixer = {.d_model = 16, .heads = 2}, .feed_forward = {.d_model = 16}};
   const RetNetBlock<float> block(config, Seed{5});
   const RetNetBlock<float> same(config, block.weight_buffer());
   const RetNetBlock<float, bfloat16> half(config, block.weight_buffer().cast<bfloat16>());
@@ -296,7 +296,7 @@ TEST(RetNetBlockWeights, ComeFromElsewhere) {
   EXPECT_EQ((y - same.forward_parallel(x)).norm(), 0.0F);
   EXPECT_LT((y - half.forward_parallel(x)).norm(), 0.02F * y.norm());
 
-  config.retention.d_model = config.feed_forward.d_model = 32;
+  config.mixer.d_model = config.feed_forward.d_model = 32;
   EXPECT_THROW(RetNetBlock<float>(config, block.weight_buffer()), std::invalid_argument);
 }
 

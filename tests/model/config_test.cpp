@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "layers/errors.hpp"
+#include "retnet/layers/cross_attention.hpp"
 #include "retnet/layers/retnet_block.hpp"
 
 namespace retnet::test {
@@ -35,7 +36,7 @@ TEST(Presets, AreValidAndSayWhatTheyAre) {
   EXPECT_EQ(paper.retention.normalization, Normalization::row_sum);
   EXPECT_EQ(paper.retention.decay, DecayKind::pow2);
   EXPECT_EQ(paper.retention.head_norm, NormKind::layer);
-  EXPECT_EQ(paper.block().retention.value_width(), 128);
+  EXPECT_EQ(paper.block().mixer.value_width(), 128);
   EXPECT_EQ(paper.block().feed_forward.width(), 128);
   EXPECT_EQ(paper.feed_forward.kind, FeedForwardKind::mlp);
   EXPECT_EQ(paper.feed_forward.activation, Activation::gelu);
@@ -72,7 +73,7 @@ TEST(Presets, PaperSizes) {
        {std::pair{sizes::paper_1_3b(10), 1.208}, std::pair{sizes::paper_2_7b(10), 2.517},
         std::pair{sizes::paper_6_7b(10), 6.442}}) {
     const auto config = presets::paper(size);
-    EXPECT_EQ(config.block().retention.key_dim(), 256);
+    EXPECT_EQ(config.block().mixer.key_dim(), 256);
     const Index count = matrices(block_layout(config));
     EXPECT_EQ(count, 12 * size.d_model * size.d_model);
     EXPECT_NEAR(static_cast<double>(size.layers * count) / 1e9, billions, 5e-4);
@@ -87,7 +88,7 @@ TEST(Presets, TorchscaleSizes) {
         sizes::torchscale_65b(10)}) {
     const auto config = presets::torchscale_v2(size);
     EXPECT_NO_THROW(config.validate());
-    EXPECT_EQ(config.block().retention.key_dim(), 256);
+    EXPECT_EQ(config.block().mixer.key_dim(), 256);
     const Index d = size.d_model, count = matrices(block_layout(config));
     EXPECT_EQ(count, 2 * d * d + 6 * d * size.d_value);
     EXPECT_NEAR(static_cast<double>(count) / static_cast<double>(d * d), 12.0, 0.13);
@@ -95,7 +96,7 @@ TEST(Presets, TorchscaleSizes) {
   // Exactly 12 d^2 where 5/3 d is whole.
   const auto config =
       presets::torchscale_v2({.vocab = 10, .d_model = 768, .layers = 1, .heads = 4});
-  EXPECT_EQ(config.block().retention.value_width(), 1280);
+  EXPECT_EQ(config.block().mixer.value_width(), 1280);
   EXPECT_EQ(matrices(block_layout(config)), 12 * 768 * 768);
 }
 
@@ -125,6 +126,14 @@ TEST(Presets, CountsOfTheOtherDialects) {
   const ModelSize narrow{.vocab = 100, .d_model = d, .layers = 2, .heads = 4, .ffn = f};
   EXPECT_EQ(block_layout(presets::yoco(narrow)).count(),
             5 * d * d + 4 * d + 3 * d * f + 2 * d);  // gt_proj [h,d]
+  ParamLayout cross;
+  const auto yoco = presets::yoco(narrow);
+  EXPECT_EQ(yoco.layers, 1);
+  EXPECT_EQ(yoco.cross_decoder.layers, 1);
+  const Block<CrossAttention<float>> block(yoco.cross_block(), cross, "");
+  EXPECT_EQ(cross.count(), 2 * d * d + 3 * d * f + 2 * d);
+  const SharedKeyValue<float> shared(yoco.cross_block().mixer, cross, "shared.");
+  EXPECT_EQ(cross.count(), 4 * d * d + 3 * d * f + 3 * d);
   EXPECT_EQ(block_layout(presets::yar(narrow)).count(),
             5 * (d * d + d) + 2 * d * f + f + d + norms);
   EXPECT_EQ(block_layout(presets::jamie(narrow)).count(),
@@ -141,10 +150,12 @@ TEST(Presets, EveryDialectIsValid) {
        {Preset(presets::paper), Preset(presets::torchscale_v1), Preset(presets::torchscale_v2),
         Preset(presets::syncdoth), Preset(presets::xatl), Preset(presets::fla),
         Preset(presets::yoco), Preset(presets::yar), Preset(presets::jamie)}) {
-    const auto config = preset(kSize);
+    auto size = kSize;
+    size.layers = 4;
+    const auto config = preset(size);
     EXPECT_NO_THROW(config.validate());
     EXPECT_EQ(config.vocab, 100);
-    EXPECT_EQ(config.layers, 3);
+    EXPECT_EQ(config.layers + config.cross_decoder.layers, 4);
     EXPECT_EQ(config.retention.heads, 4);
     EXPECT_THROW(preset({}).validate(), std::invalid_argument);
   }
@@ -158,17 +169,17 @@ TEST(Presets, DeepNorm) {
   const auto plain = presets::paper(kSize).block(), deep = config.block();
   EXPECT_DOUBLE_EQ(deep.alpha, 2.0);  // (2 * 8)^(1/4)
   const double beta = std::pow(64.0, -0.25);
-  EXPECT_DOUBLE_EQ(deep.retention.init_value.gain, beta * plain.retention.init_value.gain);
-  EXPECT_DOUBLE_EQ(deep.retention.init_output.gain, beta * plain.retention.init_output.gain);
+  EXPECT_DOUBLE_EQ(deep.mixer.init_value.gain, beta * plain.mixer.init_value.gain);
+  EXPECT_DOUBLE_EQ(deep.mixer.init_output.gain, beta * plain.mixer.init_output.gain);
   EXPECT_DOUBLE_EQ(deep.feed_forward.init_in.gain, beta * plain.feed_forward.init_in.gain);
   EXPECT_DOUBLE_EQ(deep.feed_forward.init_out.gain, beta * plain.feed_forward.init_out.gain);
-  EXPECT_DOUBLE_EQ(deep.retention.init_projection.gain, plain.retention.init_projection.gain);
+  EXPECT_DOUBLE_EQ(deep.mixer.init_projection.gain, plain.mixer.init_projection.gain);
 }
 
 TEST(Presets, WidthsOfPartsMayBeLeftOut) {
   const RetNetConfig config{.vocab = 5, .d_model = 12, .layers = 1, .retention = {.heads = 2}};
   EXPECT_NO_THROW(config.validate());
-  EXPECT_EQ(config.block().retention.d_model, 12);
+  EXPECT_EQ(config.block().mixer.d_model, 12);
   EXPECT_EQ(config.block().feed_forward.width(), 24);
 }
 
@@ -188,6 +199,13 @@ TEST(ConfigErrors, NameWhatIsWrong) {
   expect([](auto& c) { c.retention.d_model = 32; }, {"retention.d_model = 32", "d_model = 64"});
   expect([](auto& c) { c.feed_forward.d_model = 32; }, {"feed_forward.d_model = 32"});
   expect([](auto& c) { c.retention.heads = 7; }, {"d_key = 64", "heads = 7"});
+  expect([](auto& c) { c.attention = {{3, {.heads = 4}}}; }, {"layer 3", "layers = 3"});
+  expect([](auto& c) { c.attention = {{1, {.heads = 4}}, {1, {.heads = 4}}}; },
+         {"attention names layer 1", "once"});
+  expect([](auto& c) { c.attention = {{-1, {.heads = 4}}}; }, {"layer -1"});
+  expect([](auto& c) { c.attention = {{0, {.heads = 5}}}; }, {"heads = 5", "head_dim"});
+  expect([](auto& c) { c.cross_decoder.layers = -1; }, {"cross_decoder.layers = -1"});
+  expect([](auto& c) { c.cross_decoder.layers = 1; }, {"heads = 0"});
   expect([](auto& c) { c.norm_eps = std::nan(""); }, {"norm_eps = nan"});
   expect([](auto& c) { c.norm_eps = -1.0; }, {"norm_eps = -1"});
   expect([](auto& c) { c.norm = NormKind::none; }, {"NormKind::none"});

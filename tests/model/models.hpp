@@ -69,14 +69,30 @@ inline std::vector<NamedModel> models() {
     c.output_bias = true;
     c.feed_forward.activation = Activation::gelu_tanh;
   });
-  out.push_back({"yoco", presets::yoco(size)});
-  out.back().config.feed_forward.hidden = 24;
   add("yar", presets::yar(size), [](auto& c) {
     c.residual = Residual::branch;
     c.feed_forward.hidden = 24;
   });
   out.push_back({"jamie", presets::jamie(size)});
+  // Stacks that are not retention alone.
+  add("hybrid", presets::fla(size), [](auto& c) {
+    c.layers = 3;
+    c.feed_forward.hidden = 24;
+    c.attention = {{1, {.heads = 4, .kv_heads = 2, .qkv_bias = true}},
+                   {2, {.heads = 2, .window = 7, .qk_norm = true, .qk_norm_eps = 0.1}}};
+  });
+  out.push_back({"yoco", presets::yoco({.vocab = kVocab, .d_model = 16, .layers = 4, .heads = 4})});
+  out.back().config.feed_forward.hidden = 24;
+  add("cross_decoder", out.back().config, [](auto& c) {
+    c.cross_decoder.attention.kv_heads = 2;
+    c.deepnorm = true;
+  });
   return out;
+}
+
+/// Whether the state is of constant size, and has a gradient.
+inline bool only_retention(const RetNetConfig& config) {
+  return config.attention.empty() && config.cross_decoder.layers == 0;
 }
 
 /// The same with head norms that are smooth and well conditioned, for finite differences and float.
@@ -105,19 +121,50 @@ Buffer<S> logits(Context& ctx, const RetNetModel<S, W>& model, Form form,
   return out;
 }
 
+/// Worst error of the tokens remembered; infinity if one cache has others than the other.
+template <class S>
+double state_error(const KeyValueState<S>& given, const KeyValueState<S>& expected) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (given.sequences() != expected.sequences()) return kInfinity;
+  double worst = 0.0;
+  for (Index i = 0; i < given.sequences(); ++i) {
+    const auto a = given.past(i), b = expected.past(i);
+    if (a.length != b.length) return kInfinity;
+    for (Index t = 0; t < a.length; ++t) {
+      const auto row = [&](const auto& past, const auto& cache) {
+        return std::span<const S>(cache.row((past.first + t) % cache.rows),
+                                  static_cast<std::size_t>(cache.cols));
+      };
+      worst = std::fmax(worst, relative_error(row(a, a.keys), row(b, b.keys)));
+      worst = std::fmax(worst, relative_error(row(a, a.values), row(b, b.values)));
+    }
+  }
+  return worst;
+}
+template <class S>
+double state_error(const LayerState<S>& given, const LayerState<S>& expected) {
+  if (given.index() != expected.index()) return std::numeric_limits<double>::infinity();
+  if (given.index() == 0) return state_error(given.retention(), expected.retention());
+  return state_error(given.keys_and_values(), expected.keys_and_values());
+}
+
 template <class S>
 double model_state_error(const ModelState<S>& given, const ModelState<S>& expected) {
   double worst =
       given.layers.size() == expected.layers.size() ? 0.0 : std::numeric_limits<double>::infinity();
   for (std::size_t l = 0; l < expected.layers.size(); ++l)
     worst = std::fmax(worst, state_error(given.layers[l], expected.layers[l]));
-  return worst;
+  return std::fmax(worst, state_error(given.cross, expected.cross));
 }
 
 template <class S>
 bool same_model_state(const ModelState<S>& a, const ModelState<S>& b) {
-  return std::ranges::equal(a.layers, b.layers,
-                            [](const auto& x, const auto& y) { return same_state(x, y); });
+  return state_error(a.cross, b.cross) == 0.0 &&
+         std::ranges::equal(a.layers, b.layers, [](const auto& x, const auto& y) {
+           if (x.index() != y.index()) return false;
+           return x.index() == 0 ? same_state(x.retention(), y.retention())
+                                 : state_error(x, y) == 0.0;
+         });
 }
 
 }  // namespace retnet::test

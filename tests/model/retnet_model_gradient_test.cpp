@@ -33,10 +33,11 @@ struct Training {
         weights(random_weights<S>(model.layout())) {
     for (Index r = 0; r < targets.size(); ++r)
       if (r == 2 || !real(r)) targets[r] = kIgnore;
-    if (!with_state) return;
+    if (!with_state || !only_retention(config)) return;
     initial = model.initial_state(sequences.count());
     std::uint64_t stream = 30;
-    for (auto& layer : initial.layers) {
+    for (auto& any : initial.layers) {
+      auto& layer = any.retention();
       fill_normal(layer.flat(), stream++, 0.5);
       for (auto& p : layer.positions()) p = 3;
       d.push_back(random_normal<S>(static_cast<Index>(layer.flat().size()), stream++, 0.1));
@@ -57,7 +58,7 @@ struct Training {
     for (std::size_t l = 0; l < d.size(); ++l)
       for (Index i = 0; i < d[l].size(); ++i)
         total += static_cast<double>(d[l][i]) *
-                 static_cast<double>(state.layers[l].flat()[static_cast<std::size_t>(i)]);
+                 static_cast<double>(state.layers[l].retention().flat()[static_cast<std::size_t>(i)]);
     return total;
   }
 
@@ -80,7 +81,7 @@ struct Training {
     auto state = initial;
     Gradient g{0.0, ParamBuffer<S>(model.layout()), initial};
     for (std::size_t l = 0; l < d.size(); ++l)
-      std::copy(d[l].begin(), d[l].end(), g.dstate.layers[l].flat().begin());
+      std::copy(d[l].begin(), d[l].end(), g.dstate.layers[l].retention().flat().begin());
     typename Model::Saved saved;
     saved.recompute = recompute;
     const LossSum sum =
@@ -109,7 +110,7 @@ void expect_finite_differences(const NamedModel& m, const Sequences& sequences, 
   }
   for (std::size_t l = 0; l < t.d.size(); ++l)
     EXPECT_LE(
-        gradient_error(t.initial.layers[l].flat(), g.dstate.layers[l].flat(), loss, 2 * samples),
+        gradient_error(t.initial.layers[l].retention().flat(), g.dstate.layers[l].retention().flat(), loss, 2 * samples),
         1e-6)
         << m.name << " state of layer " << l << " " << form.name();
 }
@@ -256,6 +257,7 @@ TEST(ModelGradient, PassesThroughTheState) {
   constexpr Index kFirst = 7, kLength = 20;
   Cpu ctx;
   for (const auto& m : smooth_models()) {
+    if (!only_retention(m.config)) continue;
     Training<double> t(m.config, Sequences::dense(1, kLength), false);
     const auto whole = t.gradient(ctx, Form::chunkwise(8));
     const auto& model = t.model;

@@ -53,7 +53,7 @@ template <class S, class W>
 void expect_same_state(const Session<S, W>& a, const Session<S, W>& b) {
   ASSERT_EQ(a.state().layers.size(), b.state().layers.size());
   for (std::size_t l = 0; l < a.state().layers.size(); ++l) {
-    EXPECT_TRUE(test::same_bits(a.state().layers[l].flat(), b.state().layers[l].flat()));
+    EXPECT_TRUE(test::same_bits(a.state().layers[l].retention().flat(), b.state().layers[l].retention().flat()));
     for (Index i = 0; i < a.sequences(); ++i)
       EXPECT_EQ(a.state().position(i), b.state().position(i));
   }

@@ -70,9 +70,10 @@ TYPED_TEST(AllocationTest, Retention) {
       });
       if (p.gated()) continue;
       this->expect_steady("torchscale", [&](auto& ctx) {
-        retention_torchscale_parallel(ctx, in, out);
-        retention_torchscale_chunkwise(ctx, in, 64, out);
-        retention_torchscale_parallel_backward(ctx, in, p.output_gradient(), places);
+        constexpr auto kVersion = TorchscaleVersion::v2;
+        retention_torchscale_parallel(ctx, kVersion, in, out);
+        retention_torchscale_chunkwise(ctx, kVersion, in, 64, out);
+        retention_torchscale_parallel_backward(ctx, kVersion, in, p.output_gradient(), places);
       });
     }
 }

@@ -51,23 +51,30 @@ void expect_paths(Context& ctx, const char* name, const Paths& expected) {
   EXPECT_EQ(chunkwise.front(), expected.chunkwise) << name;
   std::printf("%-22s %-20s -> %s\n", name, "chunkwise", chunkwise.front().c_str());
   expect_only("parallel backward", expected.parallel_backward,
-              [&] { test::run_backward(ctx, p, true); });
+              [&] { test::run_backward(ctx, p, true, 0, false); });
   expect_only("chunkwise backward", expected.chunkwise_backward,
-              [&] { test::run_backward(ctx, p, true, 2); });
+              [&] { test::run_backward(ctx, p, true, 2, false); });
 }
 
 const Paths kLoops{"retention_parallel: reference", "retention_recurrent: reference",
                    "retention_chunkwise: reference", "retention_parallel_backward: reference",
                    "retention_parallel_backward: reference"};
-const Paths kKernels{"retention_chunkwise: packed tiles", "retention_recurrent: fused",
-                     "retention_chunkwise: packed tiles",
-                     "retention_chunkwise_backward: packed tiles",
-                     "retention_chunkwise_backward: packed tiles"};
+const Paths kKernels{"retention_chunkwise: fused blocks", "retention_recurrent: fused",
+                     "retention_chunkwise: fused blocks",
+                     "retention_chunkwise_backward: fused blocks",
+                     "retention_chunkwise_backward: fused blocks"};
 
 TEST(Dispatch, FloatAndDoubleRunTheKernelsOnTheCpu) {
   Cpu ctx;
   expect_paths<float>(ctx, "Cpu float", kKernels);
   expect_paths<double>(ctx, "Cpu double", kKernels);
+}
+
+TEST(Dispatch, GradientsOfTheDecayAreSummedByTiles) {
+  Cpu ctx;
+  const RetentionProblem<float> p({1, 5, 2, 1, 4, 3}, DecayCase::gated);
+  for (const auto& path : paths_of(ctx, [&] { test::run_backward(ctx, p, true, 2); }))
+    EXPECT_EQ(path, "retention_chunkwise_backward: packed tiles");
 }
 
 TEST(Dispatch, OtherScalarsRunTheLoopsOnTheCpu) {
@@ -101,10 +108,11 @@ std::vector<std::string> linear_paths(bool single_token) {
 }
 
 TEST(Dispatch, OneTokenOfAProjectionHasItsOwnKernel) {
-  const std::vector<std::string> kernel{"linear: single token"}, none;
+  const std::vector<std::string> kernel{"linear: single token"}, none,
+      panels{"linear: panels of tokens"};
   EXPECT_EQ(linear_paths<float>(true), kernel);
   EXPECT_EQ(linear_paths<double>(true), kernel);
-  EXPECT_EQ(linear_paths<float>(false), none);
+  EXPECT_EQ(linear_paths<float>(false), panels);
   EXPECT_EQ(linear_paths<test::Custom>(true), none);
 }
 
@@ -113,10 +121,15 @@ TEST(Dispatch, TorchscaleScalingRunsLoopsEverywhere) {
   const RetentionProblem<float> p({1, 5, 2, 1, 4, 3}, DecayCase::fixed);
   Buffer<float> o(5 * 2 * 3);
   const Window<float> out(o.data(), 5, 6);
-  EXPECT_EQ(paths_of(ctx, [&] { retention_torchscale_parallel(ctx, p.input(), out); }),
-            std::vector<std::string>{"retention_torchscale: parallel"});
-  EXPECT_EQ(paths_of(ctx, [&] { retention_torchscale_chunkwise(ctx, p.input(), 2, out); }),
-            std::vector<std::string>{"retention_torchscale: chunkwise"});
+  EXPECT_EQ(
+      paths_of(ctx,
+               [&] { retention_torchscale_parallel(ctx, TorchscaleVersion::v2, p.input(), out); }),
+      std::vector<std::string>{"retention_torchscale: parallel"});
+  EXPECT_EQ(
+      paths_of(
+          ctx,
+          [&] { retention_torchscale_chunkwise(ctx, TorchscaleVersion::v2, p.input(), 2, out); }),
+      std::vector<std::string>{"retention_torchscale: chunkwise"});
 }
 
 }  // namespace

@@ -161,6 +161,22 @@ class ParamBuffer {
   std::shared_ptr<const void> owner_;
 };
 
+/// The numbers of `values`, which lie as `from` says, where `to` has the parameters of their names.
+template <class S, class W>
+ParamBuffer<S> rearranged(const ParamBuffer<W>& values, const ParamLayout& from,
+                          const ParamLayout& to) {
+  ParamBuffer<S> out(to);
+  for (const auto& e : to.entries()) {
+    const ParamEntry* source = from.find(e.name);
+    RETNET_CHECK(source != nullptr && source->place.size() == e.place.size(), "rearranged", e.name,
+                 " is missing or of another size, expected [", e.place.rows, ",", e.place.cols, "]");
+    const W* x = values[source->place].data;
+    std::transform(x, x + e.place.size(), out[e.place].data,
+                   [](const W& w) { return scalar_cast<S>(w); });
+  }
+  return out;
+}
+
 /// Fills every parameter by its rule. The numbers depend on the seed and on the place in the
 /// layout, not on the scalar: a float and a double model of one seed agree to float rounding.
 template <class S>

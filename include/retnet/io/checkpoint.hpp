@@ -9,17 +9,22 @@
 //   out.write("run.safetensors");              step = in.get<std::int64_t>("step");
 #pragma once
 
+#include <algorithm>
 #include <functional>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "retnet/core/check.hpp"
 #include "retnet/core/params.hpp"
 #include "retnet/io/detail/value_text.hpp"
 #include "retnet/io/safetensors.hpp"
+#include "retnet/layers/key_value_state.hpp"
 #include "retnet/layers/retention_state.hpp"
 #include "retnet/model/model_state.hpp"
 
@@ -43,6 +48,22 @@ void for_each_tensor(State& s, const std::string& prefix, F&& f) {
 inline std::string layer_prefix(std::string_view prefix, std::size_t layer) {
   return concat(prefix, "layers.", layer, ".");
 }
+/// What every file of this library says of itself.
+inline void describe_checkpoint(SafetensorsWriter& out) {
+  out.metadata("format", "retnet");
+  out.metadata("format_version", std::to_string(kCheckpointVersion));
+  out.metadata("library_version", RETNET_VERSION_STRING);
+}
+/// Throws std::invalid_argument for a retnet file of a later version.
+inline void check_version(const char* where, std::string_view file,
+                          const std::map<std::string, std::string>& metadata) {
+  const auto format = metadata.find("format"), found = metadata.find("format_version");
+  if (format == metadata.end() || format->second != "retnet") return;
+  const std::string text = found == metadata.end() ? "" : found->second;
+  const int version = value_from_text<int>(text).value_or(0);
+  RETNET_CHECK(version >= 1 && version <= kCheckpointVersion, where, file, ": format_version is ",
+               shown(text), ", expected 1 to ", kCheckpointVersion);
+}
 /// A vector is one row for the layers; in files it is a vector.
 inline std::vector<Index> param_shape(Param place) {
   if (place.rows == 1) return {place.cols};
@@ -54,11 +75,7 @@ inline std::vector<Index> param_shape(Param place) {
 /// Collects what a file shall hold. Buffers and states are borrowed until write() returns.
 class CheckpointWriter {
  public:
-  CheckpointWriter() {
-    tensors_.metadata("format", "retnet");
-    tensors_.metadata("format_version", std::to_string(kCheckpointVersion));
-    tensors_.metadata("library_version", RETNET_VERSION_STRING);
-  }
+  CheckpointWriter() { detail::describe_checkpoint(tensors_); }
 
   /// Every parameter as a tensor `prefix` + its name of its own type: [rows,cols], vectors [cols].
   /// Throws std::invalid_argument if buffer and layout differ in size or a name is taken.
@@ -83,10 +100,25 @@ class CheckpointWriter {
                               tensors_.add(name, shape, values);
                             });
   }
+  /// The keys and values that are remembered, keys.i and values.i of sequence i, oldest first, and
+  /// the positions under `prefix`.
+  template <detail::StoredFloat S>
+  void add_state(std::string_view prefix, const KeyValueState<S>& state) {
+    for (Index i = 0; i < state.sequences(); ++i) {
+      const auto past = state.past(i);
+      tensors_.add(detail::concat(prefix, "keys.", i), {past.length, state.key_width()},
+                   in_order(past.keys, past));
+      tensors_.add(detail::concat(prefix, "values.", i), {past.length, state.value_width()},
+                   in_order(past.values, past));
+    }
+    tensors_.add(detail::concat(prefix, "positions"), {state.sequences()}, state.positions());
+  }
   template <detail::StoredFloat S>
   void add_state(std::string_view prefix, const ModelState<S>& state) {
     for (std::size_t l = 0; l < state.layers.size(); ++l)
-      add_state(detail::layer_prefix(prefix, l), state.layers[l]);
+      std::visit([&](const auto& s) { add_state(detail::layer_prefix(prefix, l), s); },
+                 static_cast<const typename LayerState<S>::Variant&>(state.layers[l]));
+    if (!state.cross.empty()) add_state(detail::concat(prefix, "cross."), state.cross);
   }
 
   /// A number, bool or text, which get<T>() gives back exactly, NaN and infinities included. Throws
@@ -104,7 +136,18 @@ class CheckpointWriter {
   std::vector<std::byte> bytes() const { return tensors_.bytes(); }
 
  private:
+  // The rows of a ring, oldest first, in memory that lives as long as the writer.
+  template <class S>
+  std::span<const S> in_order(const Window<const S>& ring, const AttentionPast<S>& past) {
+    auto rows = std::make_shared<Buffer<S>>(past.length * ring.cols);
+    for (Index t = 0; t < past.length; ++t)
+      std::copy_n(ring.row((past.first + t) % ring.rows), ring.cols, rows->data() + t * ring.cols);
+    copies_.push_back(rows);
+    return std::as_const(*rows).span();
+  }
+
   SafetensorsWriter tensors_;
+  std::vector<std::shared_ptr<const void>> copies_;
 };
 
 /// Reads what CheckpointWriter wrote, and any safetensors file with the same tensor names. First
@@ -115,11 +158,7 @@ class CheckpointReader {
   /// a retnet file of a later version.
   explicit CheckpointReader(const std::string& path) : CheckpointReader(SafetensorsFile(path)) {}
   explicit CheckpointReader(SafetensorsFile file) : file_(std::move(file)) {
-    if (!has("format") || get<std::string>("format") != "retnet") return;
-    const auto version = get<int>("format_version");
-    RETNET_CHECK(version >= 1 && version <= kCheckpointVersion,
-                 "CheckpointReader::CheckpointReader", file_.name(), ": format_version is ",
-                 version, ", expected 1 to ", kCheckpointVersion);
+    detail::check_version("CheckpointReader::CheckpointReader", file_.name(), file_.metadata());
   }
 
   const SafetensorsFile& file() const { return file_; }
@@ -149,12 +188,17 @@ class CheckpointReader {
                               expect<T>(name, shape, dtype_of<T>(), [values] { return values; });
                             });
   }
+  /// A cache of keys and values: of as many tokens as the file holds, within its window.
+  template <detail::StoredFloat S>
+  void expect_state(std::string_view prefix, KeyValueState<S>& state);
   template <detail::StoredFloat S>
   void expect_state(std::string_view prefix, ModelState<S>& state) {
     RETNET_CHECK(!state.empty(), "CheckpointReader::expect_state", file_.name(),
                  ": given an empty state, expected one of initial_state(sequences)");
     for (std::size_t l = 0; l < state.layers.size(); ++l)
-      expect_state(detail::layer_prefix(prefix, l), state.layers[l]);
+      std::visit([&](auto& s) { expect_state(detail::layer_prefix(prefix, l), s); },
+                 static_cast<typename LayerState<S>::Variant&>(state.layers[l]));
+    if (!state.cross.empty()) expect_state(detail::concat(prefix, "cross."), state.cross);
   }
 
   /// Fills everything that was announced. Throws std::invalid_argument, and leaves all of it as it
@@ -198,7 +242,7 @@ class CheckpointReader {
 
   SafetensorsFile file_;
   std::map<std::string, Expected, std::less<>> expected_;
-  std::vector<std::function<void()>> prepare_;
+  std::vector<std::function<void()>> prepare_, finish_;
 };
 
 template <class T>
@@ -223,6 +267,44 @@ std::string CheckpointReader::mismatch(const StoredTensor& t, const std::vector<
   return {};
 }
 
+template <detail::StoredFloat S>
+void CheckpointReader::expect_state(std::string_view prefix, KeyValueState<S>& state) {
+  RETNET_CHECK(!state.empty(), "CheckpointReader::expect_state", file_.name(),
+               ": given an empty state, expected one of initial_state(sequences)");
+  const auto count = static_cast<std::size_t>(state.sequences());
+  const std::string positions_name = detail::concat(prefix, "positions");
+  auto positions = std::make_shared<std::vector<std::int64_t>>(count);
+  expect<std::int64_t>(positions_name, {state.sequences()}, Dtype::i64,
+                       [positions] { return std::span<std::int64_t>(*positions); });
+  const StoredTensor* stored = file_.find(positions_name);  // load() says what is wrong with it
+  if (stored && stored->dtype == Dtype::i64 && stored->size() == count)
+    file_.read(*stored, std::span<std::int64_t>(*positions));
+  for (Index i = 0; i < state.sequences(); ++i) {
+    const std::string name = detail::concat(prefix, "keys.", i);
+    const StoredTensor* t = file_.find(name);  // bounds what is allocated
+    const Index found = t && t->shape.size() == 2 ? t->shape[0] : 0;
+    const Index tokens = state.window() > 0 ? std::min(found, state.window()) : found;
+    const auto rows = [&](const std::string& tensor, Index width) {
+      auto buffer = std::make_shared<Buffer<S>>();
+      expect<S>(tensor, {tokens, width}, dtype_of<S>(), [buffer, tokens, width] {
+        buffer->resize(tokens * width);
+        return buffer->span();
+      });
+      return buffer;
+    };
+    const auto keys = rows(name, state.key_width());
+    const auto values = rows(detail::concat(prefix, "values.", i), state.value_width());
+    const std::int64_t position = (*positions)[static_cast<std::size_t>(i)];
+    RETNET_CHECK(tokens == 0 || position >= tokens, "CheckpointReader::expect_state", file_.name(),
+                 ": ", name, " holds ", tokens, " tokens, the position is ", position,
+                 ", expected no more tokens than were seen");
+    finish_.push_back([&state, i, tokens, position, keys, values] {
+      state.restore(i, position, {keys->data(), tokens, state.key_width()},
+                    {values->data(), tokens, state.value_width()});
+    });
+  }
+}
+
 inline void CheckpointReader::load() {
   std::string problems;
   const auto note = [&](const auto&... text) { problems += detail::concat("\n  ", text...); };
@@ -241,8 +323,10 @@ inline void CheckpointReader::load() {
                problems);
   for (auto& p : prepare_) p();
   for (const auto& [name, e] : expected_) e.fill(file_, *file_.find(name));
+  for (auto& f : finish_) f();
   expected_.clear();
   prepare_.clear();
+  finish_.clear();
 }
 
 /// One buffer as a file: tensors under `prefix` + the names of the layout.

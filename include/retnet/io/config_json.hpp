@@ -18,6 +18,7 @@
 
 #include "retnet/core/check.hpp"
 #include "retnet/io/detail/config_words.hpp"
+#include "retnet/io/detail/json_text.hpp"
 #include "retnet/io/detail/text.hpp"
 #include "retnet/model/config.hpp"
 
@@ -83,6 +84,44 @@ void visit_fields(Visitor& v, C& c) {
   v("init_out", c.init_out);
 }
 
+template <class Visitor, class C>
+  requires(ConfigOf<C, AttentionConfig> || ConfigOf<C, CrossAttentionConfig>)
+void visit_fields(Visitor& v, C& c) {
+  v("d_model", c.d_model);
+  v.required("heads", c.heads);
+  v("kv_heads", c.kv_heads);
+  v("head_dim", c.head_dim);
+  if constexpr (ConfigOf<C, AttentionConfig>) {
+    v("qkv_bias", c.qkv_bias);
+    v("out_bias", c.out_bias);
+    v("window", c.window);
+    v("rotary_dim", c.rotary_dim);
+    v("qk_norm", c.qk_norm);
+    v("qk_norm_eps", c.qk_norm_eps);
+  } else {
+    v("norm_eps", c.norm_eps);
+  }
+  v("rotation", c.rotation);
+  v("theta", c.theta);
+  v("theta_base", c.theta_base);
+  v("theta_values", c.theta_values);
+  v("scale", c.scale);
+  v("init_projection", c.init_projection);
+  v("init_output", c.init_output);
+}
+
+template <class Visitor, ConfigOf<AttentionLayer> C>
+void visit_fields(Visitor& v, C& c) {
+  v.required("layer", c.layer);
+  v.required("attention", c.attention);
+}
+
+template <class Visitor, ConfigOf<CrossDecoderConfig> C>
+void visit_fields(Visitor& v, C& c) {
+  v.required("layers", c.layers);
+  v.required("attention", c.attention);
+}
+
 template <class Visitor, ConfigOf<RetNetConfig> C>
 void visit_fields(Visitor& v, C& c) {
   v.required("vocab", c.vocab);
@@ -90,6 +129,8 @@ void visit_fields(Visitor& v, C& c) {
   v.required("layers", c.layers);
   v.required("retention", c.retention);
   v("feed_forward", c.feed_forward);
+  v("attention", c.attention);
+  if (Visitor::kReads || c.cross_decoder.layers > 0) v("cross_decoder", c.cross_decoder);
   v("norm", c.norm);
   v("norm_eps", c.norm_eps);
   v("ffn_norm", c.ffn_norm);
@@ -106,6 +147,7 @@ void visit_fields(Visitor& v, C& c) {
 
 class ConfigWriter {
  public:
+  static constexpr bool kReads = false;
   explicit ConfigWriter(nlohmann::ordered_json& json) : json_(json) {}
 
   template <class T>
@@ -116,6 +158,12 @@ class ConfigWriter {
   void operator()(const char* name, const T& field) {
     if constexpr (std::is_enum_v<T>) {
       json_[name] = word(field);
+    } else if constexpr (std::same_as<T, std::vector<AttentionLayer>>) {
+      auto& list = json_[name] = nlohmann::ordered_json::array();
+      for (const AttentionLayer& layer : field) {
+        ConfigWriter inner(list.emplace_back(nlohmann::ordered_json::object()));
+        visit_fields(inner, layer);
+      }
     } else if constexpr (std::is_class_v<T> && !std::same_as<T, std::vector<double>>) {
       ConfigWriter inner(json_[name] = nlohmann::ordered_json::object());
       visit_fields(inner, field);
@@ -130,6 +178,7 @@ class ConfigWriter {
 
 class ConfigReader {
  public:
+  static constexpr bool kReads = true;
   ConfigReader(std::string_view source, const nlohmann::json& json, std::string path)
       : source_(source), json_(json), path_(std::move(path)) {
     if (!json.is_object()) fail("", describe(json), "an object");
@@ -162,9 +211,6 @@ class ConfigReader {
                   path_.empty() && name.empty() ? "the config" : key, " is ", given, ", expected ",
                   expected);
   }
-  static std::string describe(const nlohmann::json& value) {
-    return value.is_structured() ? value.type_name() : shown(value.dump());
-  }
 
   void read(const std::string& name, const nlohmann::json& value, bool& field) const {
     if (!value.is_boolean()) fail(name, describe(value), "true or false");
@@ -189,6 +235,13 @@ class ConfigReader {
     for (std::size_t i = 0; i < value.size(); ++i)
       read(concat(name, "[", i, "]"), value[i], field[i]);
   }
+  void read(const std::string& name, const nlohmann::json& value,
+            std::vector<AttentionLayer>& field) const {
+    if (!value.is_array()) fail(name, describe(value), "an array of layers");
+    field.assign(value.size(), {});
+    for (std::size_t i = 0; i < value.size(); ++i)
+      read(concat(name, "[", i, "]"), value[i], field[i]);
+  }
   template <class T>
   void read(const std::string& name, const nlohmann::json& value, T& field) const {
     if constexpr (std::is_enum_v<T>) {
@@ -206,32 +259,6 @@ class ConfigReader {
   std::string path_;
   std::set<std::string, std::less<>> known_;
 };
-
-/// JSON text without doubled keys, which the parser by itself would take the last of.
-inline nlohmann::json parse_strictly(std::string_view text, std::string_view source) {
-  using Json = nlohmann::json;
-  constexpr const char* kWhere = "config_from_json";
-  constexpr int kDeepest = 16;
-  std::vector<std::set<std::string>> open;
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    RETNET_CHECK(depth <= kDeepest, kWhere, source, " is nested deeper than ", kDeepest, " levels");
-    if (event == Json::parse_event_t::object_start) open.emplace_back();
-    if (event == Json::parse_event_t::object_end) open.pop_back();
-    if (event == Json::parse_event_t::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      RETNET_CHECK(open.back().insert(key).second, kWhere, source, ": ", shown(key),
-                   " is given twice, expected distinct keys");
-    }
-    return true;
-  };
-  try {
-    RETNET_CHECK(text.find('\0') == std::string_view::npos, kWhere, source,
-                 " holds a zero byte, expected JSON");
-    return Json::parse(text.begin(), text.end(), watch);
-  } catch (const Json::exception& e) {
-    throw_invalid(kWhere, source, " is not JSON, expected a config: ", shown(e.what()));
-  }
-}
 
 }  // namespace detail
 
@@ -251,7 +278,7 @@ inline std::string config_to_json(const RetNetConfig& config) {
 /// naming `source` and the key for one that is unknown, missing, given twice or of the wrong type,
 /// and what RetNetConfig::validate throws.
 inline RetNetConfig config_from_json(std::string_view text, std::string_view source = "config") {
-  const nlohmann::json json = detail::parse_strictly(text, source);
+  const nlohmann::json json = detail::parse_strictly("config_from_json", text, source);
   detail::ConfigReader reader(source, json, "");
   Index version = 0;
   reader.required("version", version);

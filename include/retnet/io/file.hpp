@@ -32,25 +32,48 @@ namespace detail {
 
 }  // namespace detail
 
-/// A file as bytes in memory, read only; copies share them. A file that AtomicFile replaces keeps
+/// Files as bytes in memory, read only; copies share them. A file that AtomicFile replaces keeps
 /// its bytes for whoever has it open; one that somebody truncates under its readers does not.
+///
+/// Several files lie in one range of addresses, in their order, with gaps that read as zero.
+class MappedFiles {
+ public:
+  MappedFiles() = default;
+  /// Throws std::system_error (a std::runtime_error) naming the file that cannot be read.
+  explicit MappedFiles(std::span<const std::string> paths,
+                       const char* where = "MappedFiles::MappedFiles")
+      : count_(paths.size()) {
+    auto files = std::make_shared<detail::FileBytes>();
+    std::size_t failed = 0;
+    if (const int error = files->open(paths, failed); error != 0)
+      detail::throw_system(error, where, "read", paths[failed]);
+    files_ = std::move(files);
+  }
+
+  std::size_t count() const { return count_; }
+  std::span<const std::byte> bytes(std::size_t file) const { return files_->bytes(file); }
+  /// These bytes leave memory, where the system can read them again from the file.
+  void release(std::span<const std::byte> bytes) const { files_->release(bytes); }
+
+ private:
+  std::size_t count_ = 0;
+  std::shared_ptr<const detail::FileBytes> files_;
+};
+
+/// One file.
 class MappedFile {
  public:
   MappedFile() = default;
-  /// Throws std::system_error (a std::runtime_error) naming the file when it cannot be read.
-  explicit MappedFile(const std::string& path) {
-    auto file = std::make_shared<detail::FileBytes>();
-    if (const int error = file->open(path); error != 0)
-      detail::throw_system(error, "MappedFile::MappedFile", "read", path);
-    file_ = std::move(file);
-  }
+  /// Throws std::system_error naming the file when it cannot be read.
+  explicit MappedFile(const std::string& path)
+      : files_(std::span(&path, 1), "MappedFile::MappedFile") {}
 
   std::span<const std::byte> bytes() const {
-    return file_ ? file_->bytes() : std::span<const std::byte>();
+    return files_.count() > 0 ? files_.bytes(0) : std::span<const std::byte>();
   }
 
  private:
-  std::shared_ptr<const detail::FileBytes> file_;
+  MappedFiles files_;
 };
 
 /// Writes a file under a temporary name beside it (name.tmp.<process>.<number>); commit() makes it

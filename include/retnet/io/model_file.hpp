@@ -17,23 +17,39 @@ namespace detail {
 
 /// Before memory is taken for a config out of a file: its parameters must not outnumber the
 /// elements that the file holds.
-template <class Scalar, class Weight>
-void check_model_size(const SafetensorsFile& file, const RetNetConfig& config) {
-  double stored = 0.0;
-  for (const auto& t : file.tensors()) stored += static_cast<double>(t.size());
+inline void check_model_size(const char* where, const std::string& file, double stored,
+                             const RetNetConfig& config) {
   const auto check = [&](double needed) {
-    RETNET_CHECK(needed <= stored, "load_model", file.name(), ": the config needs at least ",
-                 needed, " parameters, expected at most the ", stored, " that the file holds");
+    RETNET_CHECK(needed <= stored, where, file, ": the config needs at least ", needed,
+                 " parameters, expected at most the ", stored, " that the file holds");
+  };
+  const auto check_matrix = [&](Index rows, Index cols = 1) {
+    check(static_cast<double>(config.d_model) * static_cast<double>(rows) *
+          static_cast<double>(cols));
   };
   const BlockConfig block = config.block();
-  const auto width = static_cast<double>(config.d_model);
-  for (const Index n : {config.vocab, block.retention.key_width(), block.retention.value_width(),
-                        block.feed_forward.width()})
-    check(width * static_cast<double>(n));
-  check(static_cast<double>(block.retention.heads));
+  for (const Index n : {config.vocab, block.mixer.key_width(), block.mixer.value_width(),
+                        block.mixer.heads, block.feed_forward.width()})
+    check_matrix(n);
+  for (const auto& layer : config.attention) {
+    const AttentionConfig attention = config.attention_block(layer).mixer;
+    check_matrix(attention.heads, attention.dim());
+  }
+  if (config.cross_decoder.layers > 0) {
+    const CrossAttentionConfig attention = config.cross_block().mixer;
+    check_matrix(attention.heads, attention.dim());
+    check_matrix(config.cross_decoder.layers);
+  }
   ParamLayout layout;
-  const RetNetBlock<Scalar, Weight> places(block, layout, "");
-  check(static_cast<double>(config.layers) * static_cast<double>(layout.count()));
+  const RetNetBlock<float> places(block, layout, "");
+  const auto retaining = config.layers - static_cast<Index>(config.attention.size());
+  check(static_cast<double>(retaining) * static_cast<double>(layout.count()));
+}
+
+/// What save_model writes beside the tensors.
+inline void describe_model(SafetensorsWriter& out, const RetNetConfig& config) {
+  describe_checkpoint(out);
+  out.metadata("config", config_to_json(config));
 }
 
 }  // namespace detail
@@ -58,7 +74,9 @@ RetNetModel<Scalar, Weight> load_model(const SafetensorsFile& file) {
   RETNET_CHECK(format == "retnet", "load_model", file.name(), ": format is ", detail::shown(format),
                ", expected retnet, as save_model writes it");
   const auto config = config_from_json(in.get<std::string>("config"), file.name());
-  detail::check_model_size<Scalar, Weight>(file, config);
+  double stored = 0.0;
+  for (const auto& t : file.tensors()) stored += static_cast<double>(t.size());
+  detail::check_model_size("load_model", file.name(), stored, config);
   const auto places = RetNetModel<Scalar, Weight>::without_weights(config);
   ParamBuffer<Weight> weights;
   in.expect_params("", places.layout(), weights);

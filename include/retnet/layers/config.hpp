@@ -110,11 +110,13 @@ struct FeedForwardConfig {
 /// pre:       y = alpha x + f(norm(x))
 /// post:      y = norm(alpha x + f(x))
 /// branch:    y = alpha x + norm(f(x))
-/// parallel:  y = x + MSR(norm(x)) + FFN(norm'(x)), both halves at once
+/// parallel:  y = x + mixer(norm(x)) + FFN(norm'(x)), both halves at once
 enum class Residual { pre, post, branch, parallel };
 
-struct BlockConfig {
-  RetentionConfig retention = {};
+/// A block is a mixer of tokens and a feed-forward network; the mixer has a config of its own.
+template <class MixerConfig>
+struct BasicBlockConfig {
+  MixerConfig mixer = {};
   FeedForwardConfig feed_forward = {};
   NormKind norm = NormKind::rms;
   double norm_eps = 1e-6;
@@ -125,6 +127,7 @@ struct BlockConfig {
 
   void validate(std::string_view where = "BlockConfig") const;
 };
+using BlockConfig = BasicBlockConfig<RetentionConfig>;
 
 namespace detail {
 inline void check_rate(double rate, std::string_view where, const char* name) {
@@ -211,11 +214,11 @@ inline void FeedForwardConfig::validate(std::string_view where) const {
   detail::check_eps(sub_norm_eps, where, "sub_norm_eps");
 }
 
-inline void BlockConfig::validate(std::string_view where) const {
-  retention.validate(where);
+template <class MixerConfig>
+void BasicBlockConfig<MixerConfig>::validate(std::string_view where) const {
+  mixer.validate(where);
   feed_forward.validate(where);
-  RETNET_CHECK(retention.d_model == feed_forward.d_model, where,
-               "retention.d_model = ", retention.d_model,
+  RETNET_CHECK(mixer.d_model == feed_forward.d_model, where, "mixer.d_model = ", mixer.d_model,
                ", feed_forward.d_model = ", feed_forward.d_model,
                "\n  mend: one width\n  see: BlockConfig in retnet/layers/config.hpp");
   RETNET_CHECK(norm != NormKind::none, where,

@@ -32,9 +32,14 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
   using Out = Window<Scalar>;
 
  public:
+  using ScalarType = Scalar;
+  using WeightType = Weight;
+  using Config = RetentionConfig;
   using State = RetentionState<Scalar>;
   using ThreeForms<MultiScaleRetention, Scalar>::forward;
   static constexpr const char* kName = "MultiScaleRetention";
+  static constexpr const char* kPart = "retention";  // of a block
+  static constexpr const char* kBlockName = "RetNetBlock";
 
   /// What backward needs of forward, by name. R rows; grows, never shrinks.
   struct Saved {

@@ -118,14 +118,17 @@ inline RetNetConfig fla(const ModelSize& size) {
   return c;
 }
 
-/// The self-decoder of YOCO (Sun et al. 2024, "You Only Cache Once"): gated retention, d_v = d,
-/// scaled embedding.
+/// microsoft/unilm YOCO (Sun et al. 2024, "You Only Cache Once"): half of the layers are gated
+/// retention with d_v = d, the other half attend to one cache that is made from what those give.
 inline RetNetConfig yoco(const ModelSize& size) {
   RetNetConfig c = detail::with_widths(size, size.d_model,
                                        detail::round_up(8 * size.d_model / 3, 256));
+  c.layers = size.layers / 2;
+  c.cross_decoder.layers = size.layers / 2;
+  c.cross_decoder.attention.heads = size.heads;
   c.retention.decay = DecayKind::gated;
   c.retention.normalization = Normalization::none;
-  c.retention.head_norm_eps = c.norm_eps = 1e-5;
+  c.retention.head_norm_eps = c.norm_eps = c.cross_decoder.attention.norm_eps = 1e-5;
   detail::swiglu(c);
   c.scale_embedding = true;
   return c;

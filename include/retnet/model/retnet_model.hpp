@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT
 // A language model: tokens [B,T] -> embedding -> blocks -> norm -> logits [B,T,V].
 //
+// The mixer of a block is retention, or attention where the config says so; a cross-decoder may
+// follow. What kind a block is, is asked once a block, never inside it.
+//
 // Like a layer, a model is immutable after construction: any number of threads may run it, each
 // with its own context and state. Training works on the flat buffers beside it.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "retnet/layers/cross_attention.hpp"
 #include "retnet/layers/retnet_block.hpp"
 #include "retnet/model/model_state.hpp"
 #include "retnet/model/presets.hpp"  // IWYU pragma: export
@@ -41,10 +47,13 @@ template <ComputeScalar Scalar, class Weight = Scalar>
 class RetNetModel {
   using In = Window<const Scalar>;
   using Out = Window<Scalar>;
-  using Block = RetNetBlock<Scalar, Weight>;
+  using RetentionBlock = RetNetBlock<Scalar, Weight>;
+  using AttentionBlock = Block<Attention<Scalar, Weight>>;
+  using CrossBlock = Block<CrossAttention<Scalar, Weight>>;
 
  public:
   using State = ModelState<Scalar>;
+  using AnyBlock = std::variant<RetentionBlock, AttentionBlock>;
   static constexpr const char* kName = "RetNetModel";
 
   /// What backward needs of forward. With `recompute` one block's activations exist at a time:
@@ -54,7 +63,10 @@ class RetNetModel {
     Out embedded;             // before the embedding norm
     std::vector<Out> inputs;  // of each block, then of the final norm
     Out hidden;               // after the final norm
-    std::vector<typename Block::Saved> blocks;
+    std::vector<std::variant<typename RetentionBlock::Saved, typename AttentionBlock::Saved>> blocks;
+    std::vector<typename CrossBlock::Saved> cross_blocks;
+    SharedRows<Scalar> shared, dshared;  // keys and values of the cross-decoder, their gradient
+    Buffer<Scalar> dshared_memory;
     State initial, scratch;
     Buffer<Scalar> memory;
   };
@@ -80,7 +92,12 @@ class RetNetModel {
 
   const RetNetConfig& config() const { return config_; }
   const ParamLayout& layout() const { return layout_; }
-  const std::vector<Block>& blocks() const { return blocks_; }
+  const std::vector<AnyBlock>& blocks() const { return blocks_; }
+  /// The retention of a layer; null if its mixer is something else.
+  const MultiScaleRetention<Scalar, Weight>* retention(Index layer) const {
+    const auto* block = std::get_if<RetentionBlock>(&blocks_[static_cast<std::size_t>(layer)]);
+    return block ? &block->mixer() : nullptr;
+  }
   Index count_params() const { return layout_.count(); }
   ParamRef<const Weight> weights() const { return weights_->ref(); }
   const ParamBuffer<Weight>& weight_buffer() const { return *weights_; }
@@ -96,7 +113,10 @@ class RetNetModel {
 
   State initial_state(Index sequences = 1) const {
     State s;
-    for (const auto& b : blocks_) s.layers.push_back(b.initial_state(sequences));
+    for (const auto& any : blocks_)
+      s.layers.push_back(std::visit(
+          [&](const auto& b) { return LayerState<Scalar>(b.initial_state(sequences)); }, any));
+    if (shared_) s.cross = shared_->initial_state(sequences);
     return s;
   }
 
@@ -166,11 +186,20 @@ class RetNetModel {
     place();
   }
   void place();
-  void check(const Pass& pass, TokenView tokens, const State* state) const;
+  void check(const Pass& pass, TokenView tokens, State* state) const;
   void check_targets(TokenView tokens, TokenView targets) const;
   Param output() const { return config_.tied_output ? embedding_ : output_; }
   double embedding_scale() const {
     return config_.scale_embedding ? std::sqrt(static_cast<double>(config_.d_model)) : 1.0;
+  }
+  static Pass at_layer(Pass pass, std::size_t layer) {
+    pass.layer = static_cast<Index>(layer);
+    return pass;
+  }
+  // The entry of a state that belongs to a block of this type.
+  template <class B>
+  static typename B::State* state_of(const B&, State* state, std::size_t layer) {
+    return state ? &std::get<typename B::State>(state->layers[layer]) : nullptr;
   }
   template <class Context>
   Out take(Context& ctx, Index rows) const {
@@ -179,7 +208,16 @@ class RetNetModel {
   template <class Context>
   void embed(Context& ctx, ParamRef<const Weight> w, const Pass& pass, TokenView tokens,
              Out embedded, Out x) const;
+  template <class Context>
+  void cross_decode(Context& ctx, ParamRef<const Weight> w, const Pass& pass, State* state,
+                    Out& x, Out& y) const;
   void reserve(Saved& s, Index rows, const State* state) const;
+  template <class Context>
+  void forward_saved(Context& ctx, ParamRef<const Weight> w, const Pass& pass, State* state,
+                     Saved& s) const;
+  template <class Context>
+  void cross_backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, Saved& s, Out& dy,
+                      Out& dx, Out again, ParamRef<Scalar> dw) const;
   template <class Context>
   void backward(Context& ctx, ParamRef<const Weight> w, const Pass& pass, TokenView tokens,
                 Saved& s, Out dh, ParamRef<Scalar> dw, State* dstate) const;
@@ -204,7 +242,9 @@ class RetNetModel {
   ParamLayout layout_;
   Param embedding_, output_, output_bias_;
   BlockNorm embedding_norm_, final_norm_;
-  std::vector<Block> blocks_;
+  std::vector<AnyBlock> blocks_;
+  std::optional<SharedKeyValue<Scalar, Weight>> shared_;
+  std::vector<CrossBlock> cross_blocks_;
   std::shared_ptr<const ParamBuffer<Weight>> weights_;
 };
 

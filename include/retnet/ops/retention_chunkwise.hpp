@@ -15,6 +15,7 @@
 #pragma once
 
 #include "retnet/ops/detail/retention_chunk.hpp"
+#include "retnet/ops/detail/retention_fused.hpp"
 #include "retnet/ops/retention.hpp"
 #include "retnet/ops/retention_parallel.hpp"
 
@@ -107,41 +108,99 @@ void chunkwise_head_backward(const RetentionInput<S>& in, Index s, Index h, Inde
     reverse_cumulative(grad.dlog_decay, segment.first_row, segment.length, h);
 }
 
+// Of the gradients that are summed tile by tile.
+inline constexpr Index kGradientChunk = 64;
+
+/// The decays of one head, of tokens in order or backwards in time.
+template <class S>
+DecaySteps<S> decay_steps(const RetentionInput<S>& in, Segment segment, Index h, bool reversed) {
+  if (in.decay.gated())
+    return {0.0, in.decay.log_gate.block(segment.first_row, h, segment.length, 1), reversed};
+  return {in.decay.log_gamma[static_cast<std::size_t>(h)], {}, reversed};
+}
+
+/// The gradients of one head, each a retention of other operands (detail/retention_fused.hpp).
+template <class S>
+void fused_head_backward(const RetentionInput<S>& in, Index s, Index h, const S* initial,
+                         Window<const S> d_o, const RetentionGradient<S>& grad,
+                         Workspace& scratch) {
+  const Segment segment = (*in.sequences)[s];
+  const Index dk = in.key_dim(), dv = in.value_dim(), kv = h / in.group();
+  const Index at = (s * in.heads + h) * dk * dv;
+  const auto part = [&](auto window, Index head, Index width) {
+    return window.row_block(segment.first_row, segment.length).head(head, width);
+  };
+  const auto q = in.query(segment, h), k = in.key(segment, h), v = in.value(segment, h);
+  const auto dout = part(d_o, h, dv);
+  const auto run = [&](bool reversed, const auto& a, const auto& b, const auto& c, Window<S> out,
+                       bool add, StateRef<S> state) {
+    const auto scope = scratch.scope();
+    FusedRetention<S>({.q = token_rows(a, reversed),
+                       .k = token_rows(b, reversed),
+                       .v = token_rows(c, reversed),
+                       .o = token_rows(out, reversed),
+                       .add = add,
+                       .length = segment.length,
+                       .key_dim = a.cols,
+                       .value_dim = c.cols,
+                       .decay = decay_steps(in, segment, h, reversed),
+                       .state = state},
+                      scratch)
+        .run();
+  };
+  const bool add = h % in.group() != 0;  // the first query head of a group assigns
+  S* dstate = grad.dstate ? grad.dstate + at : nullptr;
+  run(false, dout, v, k, part(grad.dq, h, dk), false,
+      {initial ? initial + at : nullptr, nullptr, 1, dv});
+  run(true, v, dout, q, part(grad.dk, kv, dk), add, {dstate, nullptr, 1, dv});
+  run(true, k, q, dout, part(grad.dv, kv, dv), add, {dstate, dstate, dv, 1});
+}
+
 }  // namespace detail
 
+/// On kernels the chunk is the kernel's own (detail/retention_fused.hpp), whatever the caller's: the
+/// bits are those of the function, not of a way to cut it.
 template <Vectorized S>
-void retention_chunkwise(Cpu& ctx, const RetentionInput<S>& in, Index chunk, S* state,
-                         Window<S> o) {
-  ctx.note("retention_chunkwise: packed tiles");
+void retention_chunkwise(Cpu& ctx, const RetentionInput<S>& in, Index, S* state, Window<S> o) {
+  ctx.note("retention_chunkwise: fused blocks");
   const Index dk = in.key_dim(), dv = in.value_dim();
   ctx.parallel_for(in.sequences->count() * in.heads, [&](Index task, Workspace& scratch) {
-    const Index s = task / in.heads, h = task % in.heads;
-    const detail::ChunkedHead<S> head(in, (*in.sequences)[s], h, chunk, scratch);
-    Window<S> st(state ? state + task * dk * dv : nullptr, dk, dv);
-    if (!state && head.count() > 1) {
-      st.data = scratch.take<S>(dk * dv);
-      std::fill_n(st.data, dk * dv, S(0));
-    }
-    for (Index c = 0; c < head.count(); ++c) {
-      const auto block = head[c];
-      block.forward(!state && c == 0, st, o.row_block(head.first(c), block.length()).head(h, dv));
-      if (state || c + 1 < head.count()) block.advance(st);
-    }
+    const Index h = task % in.heads;
+    const Segment segment = (*in.sequences)[task / in.heads];
+    S* st = state ? state + task * dk * dv : nullptr;
+    detail::FusedRetention<S>(
+        {.q = detail::token_rows(in.query(segment, h), false),
+         .k = detail::token_rows(in.key(segment, h), false),
+         .v = detail::token_rows(in.value(segment, h), false),
+         .o = detail::token_rows(o.row_block(segment.first_row, segment.length).head(h, dv), false),
+         .length = segment.length,
+         .key_dim = dk,
+         .value_dim = dv,
+         .decay = detail::decay_steps(in, segment, h, false),
+         .state = {st, st, dv, 1}},
+        scratch)
+        .run();
   });
 }
 
 /// The gradients of the same function as retention_parallel_backward, in O(T) and without stored
 /// states. `state` is the initial state that forward was given.
 template <Vectorized S>
-void retention_chunkwise_backward(Cpu& ctx, const RetentionInput<S>& in, Index chunk,
-                                  const S* state, Window<const S> d_o,
+void retention_chunkwise_backward(Cpu& ctx, const RetentionInput<S>& in, Index, const S* state,
+                                  Window<const S> d_o,
                                   const RetentionGradient<S>& grad) {
-  ctx.note("retention_chunkwise_backward: packed tiles");
+  const bool tiles = !grad.dlog_decay.empty();
+  ctx.note(tiles ? "retention_chunkwise_backward: packed tiles"
+                 : "retention_chunkwise_backward: fused blocks");
   ctx.parallel_for(in.sequences->count() * in.kv_heads, [&](Index task, Workspace& scratch) {
     const Index s = task / in.kv_heads, kv = task % in.kv_heads;
     for (Index h = kv * in.group(); h < (kv + 1) * in.group(); ++h) {  // one group adds in order
       const auto scope = scratch.scope();
-      detail::chunkwise_head_backward(in, s, h, chunk, state, d_o, grad, scratch);
+      if (tiles) {
+        detail::chunkwise_head_backward(in, s, h, detail::kGradientChunk, state, d_o, grad, scratch);
+      } else {
+        detail::fused_head_backward(in, s, h, state, d_o, grad, scratch);
+      }
     }
   });
 }
@@ -154,15 +213,16 @@ void retention_chunkwise_backward(Reference& ctx, const RetentionInput<S>& in, I
   retention_parallel_backward(ctx, in, state, d_o, grad);
 }
 
-/// On kernels the parallel form is one chunk of causal tiles: O(T^2) work, no T x T memory.
+/// On kernels a whole sequence is blocks as well, with no T x T work or memory: the definition in
+/// O(T^2) is that of Reference.
 template <Vectorized S>
 void retention_parallel(Cpu& ctx, const RetentionInput<S>& in, S* state, Window<S> o) {
-  retention_chunkwise(ctx, in, in.sequences->longest(), state, o);
+  retention_chunkwise(ctx, in, detail::kGradientChunk, state, o);
 }
 template <Vectorized S>
 void retention_parallel_backward(Cpu& ctx, const RetentionInput<S>& in, const S* state,
                                  Window<const S> d_o, const RetentionGradient<S>& grad) {
-  retention_chunkwise_backward(ctx, in, in.sequences->longest(), state, d_o, grad);
+  retention_chunkwise_backward(ctx, in, detail::kGradientChunk, state, d_o, grad);
 }
 
 }  // namespace retnet::inline RETNET_ABI

@@ -10,6 +10,7 @@
 
 #include "retnet/core/context.hpp"
 #include "retnet/core/window.hpp"
+#include "retnet/simd/tile.hpp"
 #include "retnet/simd/vector.hpp"
 
 namespace retnet::inline RETNET_ABI {
@@ -85,31 +86,16 @@ inline void pack_panel(const T* source, Index si, Index sk, Index strip, Index d
 template <class S>
 inline void micro_kernel(Index depth, const S* a, const S* b, S alpha, S beta, S* c, Index stride) {
   using P = Pack<S>;
-  constexpr int kRows = GemmTile<S>::kRows;
-  constexpr int kN = P::size;
-  P acc[kRows][2];
-  for (auto& r : acc) r[0] = r[1] = P::zero();
-  for (Index k = 0; k < depth; ++k) {
-    const P b0 = P::load(b), b1 = P::load(b + kN);
-#pragma GCC unroll 12
-    for (int i = 0; i < kRows; ++i) {
-      const P ai = P::broadcast(a[i]);
-      acc[i][0] = fma(ai, b0, acc[i][0]);
-      acc[i][1] = fma(ai, b1, acc[i][1]);
-    }
-    a += kRows;
-    b += 2 * kN;
-  }
+  constexpr int kRows = GemmTile<S>::kRows, kCols = GemmTile<S>::kCols;
+  Tile<S, kRows, 2> tile;
+  tile.template accumulate<1, kRows, kCols>(depth, a, b);
   const P scale = P::broadcast(alpha), keep = P::broadcast(beta);
-#pragma GCC unroll 12
-  for (int i = 0; i < kRows; ++i) {
-    for (int j = 0; j < 2; ++j) {
-      S* p = c + i * stride + j * kN;
-      P r = scale * acc[i][j];
-      if (beta != S(0)) r = fma(keep, P::load(p), r);
-      r.store(p);
-    }
-  }
+  tile.for_each([&](int r, int v, P sum) {
+    S* p = c + r * stride + v * P::size;
+    P x = scale * sum;
+    if (beta != S(0)) x = fma(keep, P::load(p), x);
+    x.store(p);
+  });
 }
 
 /// One block of rows of C against packed B; edge tiles pass through a small buffer.

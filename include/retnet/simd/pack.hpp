@@ -3,6 +3,11 @@
 // that one source serves SSE2, AVX2, AVX-512 and NEON. Width 1 is plain C++ and serves any scalar.
 #pragma once
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -93,16 +98,35 @@ struct Pack<T, 1> {
   friend T sum(Pack a) { return a.v; }
 };
 
+/// 16-bit words, each in the upper half of a 32-bit one: bfloat16 as float. g++ 12 makes the general
+/// conversion of two halves and a shuffle, which would bound the reading of bfloat16 weights.
+template <int N>
+inline typename VectorOf<std::uint32_t, N>::Type upper_halves(const void* p) {
+  using Word = typename VectorOf<std::uint32_t, N>::Type;
+#if defined(__AVX512F__)
+  if constexpr (N == 16)  // without a mask g++ 12 warns of its own header
+    return reinterpret_cast<Word>(_mm512_maskz_cvtepu16_epi32(
+               __mmask16(0xFFFF), _mm256_loadu_si256(static_cast<const __m256i*>(p))))
+           << 16;
+#endif
+#if defined(__AVX2__)
+  if constexpr (N == 8)
+    return reinterpret_cast<Word>(
+               _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))
+           << 16;
+#endif
+  typename VectorOf<std::uint16_t, N>::Type bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return __builtin_convertvector(bits, Word) << 16;
+}
+
 /// Loads N stored numbers widened to T.
 template <class T, int N, class From>
 inline Pack<T, N> load_as(const From* p) {
   if constexpr (std::same_as<T, From>) {
     return Pack<T, N>::load(p);
   } else if constexpr (std::same_as<From, bfloat16> && std::same_as<T, float> && N > 1) {
-    using Word = typename VectorOf<std::uint32_t, N>::Type;
-    typename VectorOf<std::uint16_t, N>::Type bits;
-    std::memcpy(&bits, p, sizeof(bits));
-    const Word wide = __builtin_convertvector(bits, Word) << 16;
+    const auto wide = upper_halves<N>(p);
     Pack<T, N> x;
     std::memcpy(&x.v, &wide, sizeof(wide));
     return x;

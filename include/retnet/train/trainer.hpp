@@ -37,9 +37,9 @@ class Trainer {
   Trainer(const Model& model, TrainerConfig config)
       : model_(Model::without_weights(model.config())),
         config_(config),
-        weights_(model.weight_buffer().template cast<Scalar>()),
-        gradient_(model.layout()),
-        adamw_(config.adamw, model.layout()) {
+        weights_(rearranged<Scalar>(model.weight_buffer(), model.layout(), model_.layout())),
+        gradient_(model_.layout()),
+        adamw_(config.adamw, model_.layout()) {
     RETNET_CHECK(config.clip_norm > 0.0, "Trainer::Trainer", "clip_norm = ", config.clip_norm,
                  ", expected > 0");
     saved_.recompute = config.recompute;

@@ -11,11 +11,13 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
-#include "retnet/core/buffer.hpp"
+#include "retnet/version.hpp"
 
 namespace retnet::inline RETNET_ABI::detail {
 
@@ -43,42 +45,81 @@ class Descriptor {
   int fd_;
 };
 
-/// The bytes of a regular file: mapped, or read where the file system cannot map.
+/// The bytes of regular files: mapped, or read where the file system cannot map. All lie in one
+/// range of addresses, each from the start of a page.
 class FileBytes {
  public:
   FileBytes() = default;
   FileBytes(const FileBytes&) = delete;
   FileBytes& operator=(const FileBytes&) = delete;
   ~FileBytes() {
-    if (mapping_ != nullptr) ::munmap(mapping_, size_);
+    if (range_ != nullptr) ::munmap(range_, range_size_);
   }
 
-  int open(const std::string& path) {
+  /// On an error `failed` is the number of the file.
+  int open(std::span<const std::string> paths, std::size_t& failed) {
+    page_ = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    std::deque<Descriptor> files;
+    for (failed = 0; failed < paths.size(); ++failed)
+      if (const int error = measure(paths[failed], files); error != 0) return error;
+    failed = 0;
+    if (range_size_ == 0) return 0;
+    void* range = ::mmap(nullptr, range_size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (range == MAP_FAILED) return errno;
+    range_ = static_cast<std::byte*>(range);
+    for (failed = 0; failed < parts_.size(); ++failed)
+      if (const int error = map(files[failed].get(), parts_[failed]); error != 0) return error;
+    return 0;
+  }
+
+  std::span<const std::byte> bytes(std::size_t file) const {
+    const Part& part = parts_[file];
+    return {range_ + part.begin, part.size};
+  }
+
+  /// The whole pages among these bytes leave memory; who reads them again reads the file again.
+  void release(std::span<const std::byte> bytes) const {
+    for (const Part& part : parts_) {
+      const std::byte* begin = range_ + part.begin;
+      if (!part.mapped || bytes.data() < begin || bytes.data() >= begin + part.size) continue;
+      const auto first = static_cast<std::size_t>(bytes.data() - range_);
+      const std::size_t from = round_up(first), to = (first + bytes.size()) / page_ * page_;
+      if (from < to) ::madvise(range_ + from, to - from, MADV_DONTNEED);
+    }
+  }
+
+ private:
+  struct Part {
+    std::size_t begin = 0, size = 0;
+    bool mapped = false;
+  };
+
+  std::size_t round_up(std::size_t n) const { return (n + page_ - 1) / page_ * page_; }
+
+  int measure(const std::string& path, std::deque<Descriptor>& files) {
     // O_NONBLOCK: a pipe is refused below; without it, opening one waits for a writer.
-    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    const Descriptor& file =
+        files.emplace_back(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (!file) return errno;
     struct stat info {};
     if (::fstat(file.get(), &info) != 0) return errno;
     if (S_ISDIR(info.st_mode)) return EISDIR;
     if (!S_ISREG(info.st_mode)) return ENOTSUP;
-    size_ = static_cast<std::size_t>(info.st_size);
-    if (size_ == 0) return 0;
-    void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
-    if (mapping == MAP_FAILED) return read(file.get());
-    mapping_ = mapping;
+    parts_.push_back({range_size_, static_cast<std::size_t>(info.st_size)});
+    range_size_ += round_up(parts_.back().size);
     return 0;
   }
 
-  std::span<const std::byte> bytes() const {
-    const auto* data = mapping_ != nullptr ? static_cast<const std::byte*>(mapping_) : copy_.data();
-    return {data, size_};
-  }
-
- private:
-  int read(int fd) {
-    copy_.resize(static_cast<Index>(size_));
-    for (std::size_t done = 0; done < size_;) {
-      const ssize_t n = ::read(fd, copy_.data() + done, size_ - done);
+  int map(int file, Part& part) {
+    std::byte* at = range_ + part.begin;
+    if (part.size == 0) return 0;
+    part.mapped =
+        ::mmap(at, part.size, PROT_READ, MAP_PRIVATE | MAP_FIXED, file, 0) != MAP_FAILED;
+    if (part.mapped) return 0;
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    if (::mmap(at, part.size, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) return errno;
+    for (std::size_t done = 0; done < part.size;) {
+      const ssize_t n = ::read(file, at + done, part.size - done);
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return errno;
       if (n == 0) return EIO;  // shorter than it was a moment ago
@@ -87,9 +128,10 @@ class FileBytes {
     return 0;
   }
 
-  void* mapping_ = nullptr;
-  std::size_t size_ = 0;
-  Buffer<std::byte> copy_;
+  std::size_t page_ = 4096;
+  std::byte* range_ = nullptr;
+  std::size_t range_size_ = 0;
+  std::vector<Part> parts_;
 };
 
 /// A new file being written.

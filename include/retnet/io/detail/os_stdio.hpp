@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include "retnet/core/buffer.hpp"
 
@@ -25,25 +26,46 @@ inline int last_error() { return errno != 0 ? errno : EIO; }
 
 class FileBytes {
  public:
-  int open(const std::string& path) {
+  int open(std::span<const std::string> paths, std::size_t& failed) {
+    for (failed = 0; failed < paths.size(); ++failed)
+      if (const int error = measure(paths[failed]); error != 0) return error;
+    bytes_.resize(static_cast<Index>(size_));
+    for (failed = 0; failed < paths.size(); ++failed)
+      if (const int error = read(paths[failed], parts_[failed]); error != 0) return error;
+    return 0;
+  }
+  std::span<const std::byte> bytes(std::size_t file) const {
+    return {bytes_.data() + parts_[file].begin, parts_[file].size};
+  }
+  void release(std::span<const std::byte>) const {}
+
+ private:
+  struct Part {
+    std::size_t begin = 0, size = 0;
+  };
+
+  int measure(const std::string& path) {
     std::error_code error;
     const auto status = std::filesystem::status(path, error);
     if (!std::filesystem::exists(status)) return ENOENT;
     if (std::filesystem::is_directory(status)) return EISDIR;
     if (!std::filesystem::is_regular_file(status)) return ENOTSUP;
-    const auto size = std::filesystem::file_size(path, error);
-    if (error) return error.value();
+    parts_.push_back({size_, static_cast<std::size_t>(std::filesystem::file_size(path, error))});
+    size_ += (parts_.back().size + kAlignment - 1) / kAlignment * kAlignment;
+    return error.value();
+  }
+
+  int read(const std::string& path, const Part& part) {
     errno = 0;
     const StdioFile file(std::fopen(path.c_str(), "rb"));
     if (!file) return last_error();
-    copy_.resize(static_cast<Index>(size));
-    const auto n = static_cast<std::size_t>(size);
-    return std::fread(copy_.data(), 1, n, file.get()) == n ? 0 : last_error();
+    std::byte* at = bytes_.data() + part.begin;
+    return std::fread(at, 1, part.size, file.get()) == part.size ? 0 : last_error();
   }
-  std::span<const std::byte> bytes() const { return copy_.span(); }
 
- private:
-  Buffer<std::byte> copy_;
+  std::vector<Part> parts_;
+  std::size_t size_ = 0;
+  Buffer<std::byte> bytes_;
 };
 
 class NewFile {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What happens inside one chunk of one head, and the chunks of one head in a row. The equations are
-// those of retention_chunkwise.hpp.
+// The gradients of one head, those of the decay among them: inside one chunk, and the chunks in a
+// row. The equations are those of retention_chunkwise.hpp.
 #pragma once
 
 #include "retnet/ops/retention.hpp"
@@ -113,39 +113,6 @@ struct Chunk {
   void advance(Window<S> state) const {
     const auto scope = scratch.scope();
     gemm_tn(scratch, S(1), to_end(k), v, S(std::exp(total())), state);
-  }
-
-  // o += P V over the tile at (i, j). Above the diagonal P is 0, and 0 * NaN would let a broken
-  // value of the future into the past: then only what the past may see is added.
-  void add_values(bool finite, Window<const S> p, Index i, Index j, S beta, Window<S> o) const {
-    if (finite) return gemm_nn(scratch, S(1), p, v.row_block(j, p.cols), beta, o);
-    for (Index r = 0; r < p.rows; ++r) {
-      if (beta == S(0)) std::fill_n(o.row(r), o.cols, S(0));
-      for (Index m = j; m <= std::min(i + r, j + p.cols - 1); ++m)
-        simd::axpy(p(r, m - j), v.row(m), o.row(r), o.cols);
-    }
-  }
-  bool finite_values() const {
-    S zero(0);
-    for (Index r = 0; r < v.rows; ++r)
-      zero += simd::sum_packs<S>(v.cols, [&](auto p, Index i) {
-        using P = decltype(p);
-        return P::load(v.row(r) + i) * P::zero();
-      });
-    return zero == S(0);
-  }
-
-  void forward(bool fresh, Window<S> state, Window<S> o) const {
-    const bool finite = finite_values();
-    {
-      const auto scope = scratch.scope();
-      if (!fresh) gemm_nn(scratch, S(1), from_start(q), state, S(0), o);
-    }
-    for_causal_tiles([&](Index i, Index j, Index rows, Index cols) {
-      const auto scope = scratch.scope();
-      const auto p = scores(q, k, i, j, rows, cols);
-      add_values(finite, p, i, j, fresh && j == 0 ? S(0) : S(1), o.row_block(i, rows));
-    });
   }
 
   /// dlog [L,1] collects dL/dG and may be empty. It is summed from what decays alone: the pair of a
