@@ -130,6 +130,27 @@ TEST(Sigmoid, DoubleIsAccurate) {
   }
 }
 
+// Relative in both tails; where x^2/2 is large its own rounding is what remains.
+TEST(NormalCdf, FloatIsAccurateOverItsWholeRange) {
+  using P = Pack<float>;
+  const auto f = [](P x) { return normal_cdf(x); };
+  const auto e = [](double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); };
+  EXPECT_LT((worst_error<P>(-1.0F, 8.0F, 200'000, f, e)), 5e-7);
+  EXPECT_LT((worst_error<P>(-4.0F, -1.0F, 100'000, f, e)), 1.2e-6);
+  EXPECT_LT((worst_error<P>(-12.0F, -4.0F, 100'000, f, e)), 8e-6);
+}
+
+TEST(NormalCdf, SpecialNumbers) {
+  using P = Pack<float>;
+  const auto one = [](float x) { return normal_cdf(P::broadcast(x))[0]; };
+  EXPECT_NEAR(one(0.0F), 0.5F, 1e-7F);
+  EXPECT_EQ(one(kInfinity), 1.0F);
+  EXPECT_EQ(one(40.0F), 1.0F);
+  EXPECT_EQ(one(-40.0F), 0.0F);
+  EXPECT_EQ(one(-kInfinity), 0.0F);
+  EXPECT_TRUE(std::isnan(one(kNaN)));
+}
+
 TEST(MapLanes, SeesEveryLaneOnce) {
   const auto x = test::random_uniform<float>(Pack<float>::size, 3);
   const auto y = map_lanes(Pack<float>::load(x.data()), [](float s) { return 2.0F * s; });

@@ -92,9 +92,17 @@ class CheckpointWriter {
     }
   }
 
-  /// The sums, key sums and positions of a state under `prefix`.
+  /// The sums, key sums and positions of a state under `prefix`; deferred tokens are in the sums.
   template <detail::StoredFloat S>
-  void add_state(std::string_view prefix, const RetentionState<S>& state) {
+  void add_state(std::string_view prefix, const RetentionState<S>& given) {
+    const RetentionState<S>* settled = &given;
+    if (given.deferred()) {
+      auto copy = std::make_shared<RetentionState<S>>(given);
+      copy->defer(1);
+      settled = copy.get();
+      copies_.push_back(std::move(copy));
+    }
+    const RetentionState<S>& state = *settled;
     detail::for_each_tensor(state, std::string(prefix),
                             [&](const auto& name, const auto& shape, auto values) {
                               tensors_.add(name, shape, values);

@@ -107,7 +107,7 @@ class MultiScaleRetention : public ThreeForms<MultiScaleRetention<Scalar, Weight
     Saved local;
     Saved& s = saved ? *saved : local;
     reserve(ctx, s, x.rows, saved != nullptr);
-    if (saved && state) saved->initial = *state;
+    if (saved && state) state->settle(), saved->initial = *state;
     if (saved && !state) saved->initial = State();
     const std::int64_t* positions = positions_of(ctx, pass.sequences, state);
     project(ctx, w, pass, x, positions, s);

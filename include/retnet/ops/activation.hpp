@@ -47,10 +47,7 @@ Activated<simd::Pack<S, N>> activate(Activation kind, simd::Pack<S, N> x) {
       return {y, fma(y, one - s, s)};
     }
     case Activation::gelu: {
-      const P cdf = simd::map_lanes(x, [](S s) {
-        using std::erf;
-        return S(S(0.5) * (S(1) + S(erf(S(s * S(std::numbers::sqrt2 / 2))))));
-      });
+      const P cdf = normal_cdf(x);
       const P density = P::broadcast(S(0.5 * std::numbers::inv_sqrtpi * std::numbers::sqrt2)) *
                         exp(P::broadcast(S(-0.5)) * x * x);
       return {x * cdf, fma(x, density, cdf)};

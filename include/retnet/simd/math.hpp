@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
-// exp and sigmoid on packs. Float: Cody-Waite reduction and a degree-6 polynomial. Other
-// scalars: the standard function lane by lane. Accuracy is asserted in tests/simd/math_test.cpp.
+// exp, sigmoid and the normal distribution function on packs. Float: Cody-Waite reduction and
+// polynomials. Other scalars: the standard function lane by lane. Accuracy is asserted in
+// tests/simd/math_test.cpp.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
+#include <numbers>
+#include <type_traits>
 
 #include "retnet/simd/pack.hpp"
 
@@ -59,6 +62,32 @@ inline Pack<T, N> sigmoid(Pack<T, N> x) {
   using P = Pack<T, N>;
   const P one = P::broadcast(T(1));
   return one / (one + exp(P::zero() - x));
+}
+
+/// Phi(x), the normal distribution function. Float: with z = |x| / sqrt(2) and t = 1 / (1 + z/2),
+///   erfc(z) = t e^{P(t) - z^2},  P a polynomial fitted at Chebyshev points of z in [0, 10],
+/// so that the lower tail is accurate relative to itself.
+template <class T, int N>
+inline Pack<T, N> normal_cdf(Pack<T, N> x) {
+  if constexpr (std::is_same_v<T, float> && N > 1) {
+    using P = Pack<float, N>;
+    const P one = P::broadcast(1.0F), half = P::broadcast(0.5F);
+    const P t = one / fma(max(x, P::zero() - x), P::broadcast(0.353553391F), one);
+    P p = P::broadcast(0.144930214F);
+    for (const float c : {-0.680827177F, 1.15673376F, -0.696251897F, -0.0802804335F, 0.00126758704F,
+                          0.0346027998F, 0.386640412F, 0.998632783F, -1.265448F})
+      p = fma(p, t, P::broadcast(c));
+    const P tail = half * t * exp(fma(P::zero() - half * x, x, p));
+    P result = one - tail;
+    result.v = x.v < P::zero().v ? tail.v : result.v;
+    result.v = x.v == x.v ? result.v : x.v;
+    return result;
+  } else {
+    return map_lanes(x, [](T s) {
+      using std::erf;
+      return T(T(0.5) * (T(1) + T(erf(T(s * T(std::numbers::sqrt2 / 2))))));
+    });
+  }
 }
 
 }  // namespace retnet::inline RETNET_ABI::simd

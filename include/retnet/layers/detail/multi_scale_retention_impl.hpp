@@ -176,6 +176,10 @@ void MultiScaleRetention<Scalar, Weight>::retain(Context& ctx, const Pass& pass,
     std::fill_n(s.o.data, s.o.rows * s.o.cols, Scalar(0));
     if (scored()) std::fill_n(s.r.data, s.r.rows * s.r.cols, Scalar(0));
   }
+  if constexpr (std::derived_from<Context, Cpu> && Vectorized<Scalar>) {
+    if (state && state->deferred() && !scored() && pass.form.kind == Form::Kind::recurrent)
+      return retention_deferred(ctx, in, state->pending_tokens(), state->unsettled_matrices(), s.o);
+  }
   Scalar* matrices = state ? state->matrices() : nullptr;
   if (config_.compat() && pass.form.kind != Form::Kind::recurrent) {
     if (state) retain_once(ctx, pass, in, matrices, s.o);  // for the state; o is written anew
