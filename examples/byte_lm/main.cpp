@@ -7,6 +7,7 @@
 #include "byte_lm/pictures.hpp"
 #include "common/ngram.hpp"
 #include "common/xz.hpp"
+#include "retnet/io/model_file.hpp"
 
 namespace byte_lm {
 namespace {
@@ -86,6 +87,7 @@ int run(Options o) {
   }
 
   const Model model = trainer.snapshot();
+  retnet::save_model((o.out / "model.safetensors").string(), model);
   const double validation = bits_per_byte(ctx, model, corpus.held_out);
   const double generated = stream(model, o);
   const double error = check_forms(model, Bytes(corpus.held_out).first(257));
@@ -93,7 +95,8 @@ int run(Options o) {
   draw_loss(o, log, baselines, validation);
   draw_decay(o, model);
   draw_costs(o, model, corpus.train, o.minutes < 1.0 ? 1024 : 16384);
-  std::printf("\npictures: %s/{loss,time,memory,decay}.svg\n\n", o.out.c_str());
+  std::printf("\npictures: %s/{loss,time,memory,decay}.svg\n", o.out.c_str());
+  std::printf("more text: retnet_generate --model %s --prompt \"...\"\n\n", o.out.c_str());
   std::printf("validation_bits_per_byte: %.4f\n", validation);
   std::printf("ngram_bits_per_byte: %.4f\n", baselines.ngram);
   std::printf("forms_max_relative_error: %.3e\n", error);

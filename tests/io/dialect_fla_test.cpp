@@ -14,6 +14,9 @@ using io_test::read;
 TEST(FlaDialect, WidthsTruncateAsInPython) {
   EXPECT_EQ(read(Dialect::fla, {{"expand_k", 0.5}}).retention.d_key, 32);
   EXPECT_EQ(read(Dialect::fla, {{"expand_v", 1.3125}}).retention.d_value, 84);
+  EXPECT_EQ(read(Dialect::fla, {{"expand_v", 1.33}, {"num_heads", 1}}).retention.d_value, 85);
+  const Json uneven{{"hidden_size", 200}, {"num_heads", 10}, {"expand_v", 1.15}};
+  EXPECT_EQ(read(Dialect::fla, uneven).retention.d_value, 230);  // 229.99999999999997
   const auto hidden = [](Index d, const Json& keys) {
     Json json = keys;
     json["hidden_size"] = d;
@@ -46,6 +49,10 @@ TEST(FlaDialect, RefusesWhatDoesNotRun) {
   expect_refused(Dialect::fla, {{"hidden_act", "powlu"}}, {"hidden_act is \"powlu\""});
   expect_refused(Dialect::fla, {{"expand_v", 0}}, {"expand_v is 0"});
   expect_refused(Dialect::fla, {{"expand_v", 1e300}}, {"expand_v"});
+  // A width beyond 2^31 that follows from no key.
+  expect_refused(Dialect::fla, {{"hidden_size", 2147483647}}, {"expand_v is 2.0", "2147483647"});
+  expect_refused(Dialect::fla, {{"hidden_size", 2000000000}, {"expand_v", 0.5}},
+                 {"hidden_ratio is 2.0"});
 }
 
 // ---- attention layers ----

@@ -117,9 +117,10 @@ TEST(TorchscaleDialect, RefusesWhatDoesNotRun) {
     expect_refused(d, {{"use_xmoe", true}}, {"use_xmoe = true"});
     expect_refused(d, {{"multiway", true}}, {"multiway = true"});
     expect_refused(d, {{"no_output_layer", true}}, {"no_output_layer = true"});
-    expect_refused(d, {{"activation_fn", "tanh"}}, {"activation_fn is \"tanh\"", "gelu, swish"});
+    expect_refused(d, {{"activation_fn", "tanh"}}, {"activation_fn is \"tanh\"", "one of gelu"});
     expect_refused(d, {{"use_glu", true}}, {"unknown keys", "use_glu"});
   }
+  expect_refused(Dialect::torchscale_v1, {{"activation_fn", "swish"}}, {"one of gelu, relu"});
 }
 
 TEST(SyncdothDialect, HasAnMlpAsWell) {

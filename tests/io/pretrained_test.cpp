@@ -236,6 +236,20 @@ TEST(PretrainedRelPos, TheFileIsPreferred) {
   expect_same_function(model, loaded);
 }
 
+// The original has the buffer with no element then, and misses it.
+TEST(PretrainedRelPos, IsThereWithoutRotation) {
+  const TempDir dir;
+  auto config = presets::xatl({.vocab = 13, .d_model = 16, .layers = 1, .heads = 2});
+  config.retention.rotation = RotationLayout::none;
+  const auto model = model_of<float>(config);
+  save_pretrained(dir.string(), model, Dialect::xatl);
+  const ShardedSafetensors files(dir.string());
+  ASSERT_NE(files.find("model.retnet_rel_pos.angle"), nullptr);
+  EXPECT_EQ(files.find("model.retnet_rel_pos.angle")->shape, (std::vector<Index>{0}));
+  EXPECT_EQ(files.find("model.retnet_rel_pos.angle")->dtype, Dtype::f32);
+  expect_same_function(model, load_pretrained<float>(dir.string()));
+}
+
 TEST(PretrainedRelPos, IsComputedWhereItIsMissing) {
   const TempDir dir;
   const auto c = io_test::dialect_cases()[6];

@@ -82,8 +82,7 @@ class JsonTokenizer final : public Tokenizer {
     if (const auto part = node.find("normalizer")) normalizer_ = detail::make_normalizer(*part);
     if (const auto part = node.find("pre_tokenizer"))
       pre_tokenizer_ = detail::make_pre_tokenizer(*part);
-    bool fused = false;
-    if (const auto part = node.find("decoder")) decoder_ = detail::make_decoder(*part, fused);
+    if (const auto part = node.find("decoder")) decoder_ = detail::make_decoder(*part);
     if (const auto part = node.find("added_tokens"))
       added_ = detail::AddedTokens(*part, model_.vocabulary(), normalizer_);
     if (const auto part = node.find("post_processor")) around_ = detail::read_post_processor(*part);

@@ -10,12 +10,15 @@ namespace retnet::inline RETNET_ABI::detail {
 inline constexpr std::initializer_list<std::pair<const char*, Activation>> kFlaActivations = {
     {"swish", Activation::swish}, {"silu", Activation::swish}};
 
-/// int(d * factor), as Python truncates it.
+/// int(d * factor), as Python truncates it. Since fla 0.6.0 it must be an integer but for rounding,
+/// below as above: 1.15 * 200 is 230.
 inline Index expanded(DialectKeys& keys, const char* key, double otherwise, Index d) {
-  const double width = keys.number(key, otherwise) * static_cast<double>(d);
+  const double factor = keys.number(key, otherwise);
+  const double width = factor * static_cast<double>(d);
   if (!(width >= 1.0 && width < 2147483648.0))
-    keys.fail(key, *keys.find(key), "a factor that gives a positive width");
-  return static_cast<Index>(width);
+    keys.fail(key, factor, concat("a factor that gives a width from 1 to 2^31 - 1 of ", d));
+  const double whole = std::round(width);
+  return static_cast<Index>(std::fabs(width - whole) <= 1e-9 * whole ? whole : width);
 }
 
 /// The width of the feed-forward network where it is not given: 2/3 ratio d, truncated, then
@@ -25,7 +28,7 @@ inline Index fla_hidden(DialectKeys& keys, Index d) {
   if (const auto given = keys.optional_size("intermediate_size")) return *given;
   const double width = static_cast<double>(d) * ratio * 2.0 / 3.0;
   if (!(width >= 1.0 && width < 2147483648.0))
-    keys.fail("hidden_ratio", *keys.find("hidden_ratio"), "a ratio that gives a positive width");
+    keys.fail("hidden_ratio", ratio, concat("a ratio that gives a width from 1 to 2^31 - 1 of ", d));
   return (static_cast<Index>(width) + 255) / 256 * 256;
 }
 

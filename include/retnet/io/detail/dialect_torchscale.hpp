@@ -10,6 +10,8 @@
 
 namespace retnet::inline RETNET_ABI::detail {
 
+inline constexpr std::initializer_list<std::pair<const char*, Activation>> kV1Activations = {
+    {"gelu", Activation::gelu}, {"relu", Activation::relu}};
 inline constexpr std::initializer_list<std::pair<const char*, Activation>> kTorchscaleActivations =
     {{"gelu", Activation::gelu}, {"swish", Activation::swish}, {"relu", Activation::relu}};
 inline constexpr std::initializer_list<std::pair<const char*, Activation>> kXatlActivations = {
@@ -55,7 +57,9 @@ inline bool torchscale_common(DialectKeys& keys, RetNetConfig& c) {
   c.embedding_norm = keys.flag("layernorm_embedding", false);
   c.feed_forward.activation =
       keys.activation("activation_fn", "gelu",
-                      keys.dialect() == Dialect::xatl ? kXatlActivations : kTorchscaleActivations);
+                      keys.dialect() == Dialect::xatl            ? kXatlActivations
+                      : keys.dialect() == Dialect::torchscale_v1 ? kV1Activations
+                                                                 : kTorchscaleActivations);
   c.dropout = keys.number("dropout", 0.0);
   c.feed_forward.activation_dropout = keys.number("activation_dropout", 0.0);
   keys.inert({"drop_path_rate", "recurrent_chunk_size"});

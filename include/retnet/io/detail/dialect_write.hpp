@@ -97,6 +97,7 @@ inline RetNetConfig canonical(RetNetConfig c) {
   r.d_value = r.value_width();
   r.rotary_dim = r.rotation == RotationLayout::none ? 0 : r.rotary();
   if (!r.gate) r.gate_activation = Activation::swish;
+  if (r.scale_on == ScaleOn::query) r.scale_on = ScaleOn::key;  // the same product
   f.hidden = f.width();
   if (f.sub_norm == NormKind::none) f.sub_norm_eps = 0.0;
   r.init_projection = r.init_value = r.init_output = f.init_in = f.init_out = {};
@@ -127,9 +128,8 @@ inline void check_expressed(const nlohmann::ordered_json& wanted,
       check_expressed(value, other, dialect, field);
       continue;
     }
-    RETNET_CHECK(value == other, "dialect_config_to_json", "a ", word(dialect),
-                 " model cannot have ", field, " = ", shown(value.dump()), ", expected ",
-                 shown(other.dump()));
+    RETNET_CHECK(value == other, "dialect_config_to_json", field, " = ", shown(value.dump()),
+                 " has no words in dialect ", word(dialect), ", expected ", shown(other.dump()));
   }
 }
 
@@ -168,8 +168,9 @@ inline std::string write_dialect_config(const RetNetConfig& config, Dialect dial
       a.theta = expressed.retention.theta;
       a.theta_values = expressed.retention.theta_values;
     }
-    RETNET_CHECK(config.retention.decay != DecayKind::gated, "dialect_config_to_json", "a ",
-                 word(dialect), " model cannot have retention.decay = gated");
+    RETNET_CHECK(config.retention.decay != DecayKind::gated, "dialect_config_to_json",
+                 "retention.decay = gated has no words in dialect ", word(dialect),
+                 ", expected a fixed decay");
   }
   nlohmann::ordered_json one, other;
   ConfigWriter first(one), second(other);

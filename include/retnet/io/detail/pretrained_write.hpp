@@ -81,7 +81,7 @@ class RelPosTensors {
 
   std::uint64_t bytes() const {
     std::uint64_t n = 0;
-    for (const auto& t : tensors_) n += t.wide.size() * (t.narrow.empty() ? 8 : 4);
+    for (const auto& t : tensors_) n += t.wide.size() * (t.is_narrow() ? 4 : 8);
     return n;
   }
   std::vector<std::string> keys() const {
@@ -93,10 +93,10 @@ class RelPosTensors {
     if (rules_) out.metadata(kRelPosKey, kRelPosRules);
     for (const auto& t : tensors_) {
       const std::vector<Index> shape{static_cast<Index>(t.wide.size())};
-      if (t.narrow.empty()) {
-        out.add(t.key, shape, t.wide);
-      } else {
+      if (t.is_narrow()) {
         out.add(t.key, shape, t.narrow);
+      } else {
+        out.add(t.key, shape, t.wide);
       }
     }
   }
@@ -105,7 +105,9 @@ class RelPosTensors {
   struct Tensor {
     std::string key;
     std::vector<double> wide;
-    std::vector<float> narrow;  // empty: the numbers need the wide ones
+    std::vector<float> narrow;  // as many, unless the numbers need the wide ones
+
+    bool is_narrow() const { return narrow.size() == wide.size(); }
   };
 
   // `meaning` is what a reader makes of a number.
@@ -118,7 +120,7 @@ class RelPosTensors {
       t.narrow.clear();
       break;
     }
-    if (!t.wide.empty()) tensors_.push_back(std::move(t));
+    if (!t.key.empty()) tensors_.push_back(std::move(t));  // [0] too, of a model that does not turn
   }
 
   bool rules_ = false;

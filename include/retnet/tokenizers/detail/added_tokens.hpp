@@ -73,7 +73,7 @@ class AddedTokens {
       if (flags.single_word && (ends_with_word(text.substr(0, begin)) ||
                                 (end < text.size() && is_word(front_char(text.substr(end)).code))))
         continue;
-      if (flags.lstrip) begin = (std::max)(done, space_before(text, begin));
+      if (flags.lstrip) begin = done + space_before(text.substr(done), begin - done);
       if (flags.rstrip) end = space_behind(text, end);
       if (begin > done) parts.push_back({{done, begin}, kNoToken});
       parts.push_back({{begin, end}, id});

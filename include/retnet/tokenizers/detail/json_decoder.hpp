@@ -56,7 +56,10 @@ inline Decoder make_metaspace_decoder(const JsonNode& node) {
 inline Decoder make_strip_decoder(const JsonNode& node, bool fused) {
   node.allow({"type", "content", "start", "stop"});
   const std::string& content = node.at("content").text();
-  if (content.empty()) node.at("content").refuse("one character");
+  if (content.empty() || front_char(content).bytes != content.size())
+    node.at("content").refuse("one character");
+  if (fused && content.size() > 1)
+    node.at("content").refuse("one byte behind Fuse: what follows is not known yet");
   const auto count = [&](const char* key) {
     const auto number = node.find(key) ? node.at(key).integer() : 0;
     if (number < 0) node.at(key).refuse("0 or more");
@@ -72,19 +75,9 @@ inline Decoder make_strip_decoder(const JsonNode& node, bool fused) {
   });
 }
 
-/// Throws std::invalid_argument for a decoder that is not known. `fused`: all tokens are one by
-/// now.
-inline Decoder make_decoder(const JsonNode& node, bool& fused) {
+/// `fused`: all tokens are one by now.
+inline Decoder make_decoder_step(const JsonNode& node, bool& fused) {
   const std::string& type = node.at("type").text();
-  if (type == "Sequence") {
-    node.allow({"type", "decoders"});
-    std::vector<Decoder> steps;
-    for (const JsonNode& item : node.at("decoders").items())
-      steps.push_back(make_decoder(item, fused));
-    return [steps](std::vector<std::string>& tokens) {
-      for (const Decoder& step : steps) step(tokens);
-    };
-  }
   if (type == "Strip") return make_strip_decoder(node, fused);
   if (fused && type != "Fuse") node.at("type").refuse("nothing but Strip behind Fuse");
   if (type == "Fuse") {
@@ -116,6 +109,26 @@ inline Decoder make_decoder(const JsonNode& node, bool& fused) {
     });
   }
   node.at("type").refuse("Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Strip or Replace");
+}
+
+/// Throws std::invalid_argument for a decoder that is not known.
+inline Decoder make_decoder(const JsonNode& node) {
+  std::vector<Decoder> steps;
+  bool fused = false;
+  add_steps(
+      node, "decoders", [&](const JsonNode& step) { return make_decoder_step(step, fused); }, steps);
+  return [steps](std::vector<std::string>& tokens) {
+    const auto bytes = [&] {
+      std::size_t n = 0;
+      for (const std::string& token : tokens) n += token.size();
+      return n;
+    };
+    const std::size_t before = bytes();
+    for (const Decoder& step : steps) {
+      step(tokens);
+      check_growth("JsonTokenizer::decode", before, bytes());
+    }
+  };
 }
 
 }  // namespace retnet::inline RETNET_ABI::detail

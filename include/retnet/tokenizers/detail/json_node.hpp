@@ -101,6 +101,19 @@ class JsonNode {
   std::string path_;
 };
 
+/// The steps that a normalizer, pre-tokenizer or decoder consists of, Sequences within Sequences in
+/// a row: make(node) for each that is no Sequence. `key` is where a Sequence has them.
+template <class Step, class Make>
+void add_steps(const JsonNode& node, const char* key, const Make& make, std::vector<Step>& steps) {
+  constexpr std::size_t kMost = 32;
+  if (node.at("type").text() != "Sequence") {
+    if (steps.size() == kMost) node.refuse("one step more", concat("at most ", kMost, " of them"));
+    return steps.push_back(make(node));
+  }
+  node.allow({"type", key});
+  for (const JsonNode& item : node.at(key).items()) add_steps(item, key, make, steps);
+}
+
 /// JSON without doubled keys, which the parser by itself would take the last of, and without
 /// depths that no tokenizer has.
 inline nlohmann::json parse_tokenizer_json(std::string_view text, std::string_view source) {

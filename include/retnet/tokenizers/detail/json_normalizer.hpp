@@ -32,19 +32,8 @@ inline std::string stripped(std::string_view text, bool left, bool right) {
   return std::string(text.substr(begin, end - begin));
 }
 
-/// Throws std::invalid_argument for a normalizer that is not known.
-inline Normalizer make_normalizer(const JsonNode& node) {
+inline Normalizer make_normalizer_step(const JsonNode& node) {
   const std::string& type = node.at("type").text();
-  if (type == "Sequence") {
-    node.allow({"type", "normalizers"});
-    std::vector<Normalizer> steps;
-    for (const JsonNode& item : node.at("normalizers").items())
-      steps.push_back(make_normalizer(item));
-    return [steps](std::string text) {
-      for (const Normalizer& step : steps) text = step(std::move(text));
-      return text;
-    };
-  }
   using Form = std::pair<const char*, NormalForm>;
   for (const auto& [name, form] :
        {Form{"NFC", NormalForm::nfc}, Form{"NFD", NormalForm::nfd}, Form{"NFKC", NormalForm::nfkc},
@@ -74,6 +63,20 @@ inline Normalizer make_normalizer(const JsonNode& node) {
                const std::string& text) { return pattern.replaced(text, content); };
   }
   node.at("type").refuse("Sequence, NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend or Replace");
+}
+
+/// Throws std::invalid_argument for a normalizer that is not known.
+inline Normalizer make_normalizer(const JsonNode& node) {
+  std::vector<Normalizer> steps;
+  add_steps(node, "normalizers", make_normalizer_step, steps);
+  return [steps](std::string text) {
+    const std::size_t before = text.size();
+    for (const Normalizer& step : steps) {
+      text = step(std::move(text));
+      check_growth(kEncodeWhere, before, text.size());
+    }
+    return text;
+  };
 }
 
 }  // namespace retnet::inline RETNET_ABI::detail

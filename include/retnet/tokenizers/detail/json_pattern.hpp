@@ -98,7 +98,7 @@ class Pattern {
     for (const TextRange& match : finder.find_all(text)) {
       out.append(text.substr(done, match.begin - done)).append(by);
       done = match.end;
-      check_text_size(kEncodeWhere, out);
+      check_growth(kEncodeWhere, text.size(), out.size());
     }
     return out.append(text.substr(done));
   }

@@ -20,6 +20,7 @@ struct TokensAround {
 ///  "special_tokens": {"<s>": {"ids": [1], ...}}}
 inline TokensAround read_template(const JsonNode& node) {
   node.allow({"type", "single", "pair", "special_tokens"});
+  constexpr std::size_t kMost = 1000;  // ids may be named again and again
   TokensAround around;
   bool seen_text = false;
   for (const JsonNode& item : node.at("single").items()) {
@@ -33,7 +34,9 @@ inline TokensAround read_template(const JsonNode& node) {
     for (const JsonNode& id : node.at("special_tokens").at(name.c_str()).at("ids").items()) {
       const auto value = id.integer();
       if (value < 0 || value > kLargestTokenId) id.refuse("the id of a token");
-      (seen_text ? around.behind : around.before).push_back(static_cast<std::int32_t>(value));
+      auto& side = seen_text ? around.behind : around.before;
+      if (side.size() == kMost) item.refuse("one token more", concat("at most ", kMost, " of them"));
+      side.push_back(static_cast<std::int32_t>(value));
     }
   }
   if (!seen_text) node.at("single").refuse("the text A, once");

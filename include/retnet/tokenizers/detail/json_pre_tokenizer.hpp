@@ -191,18 +191,8 @@ inline PreTokenizer make_metaspace(const JsonNode& node) {
   };
 }
 
-/// Throws std::invalid_argument for a pre-tokenizer that is not known.
-inline PreTokenizer make_pre_tokenizer(const JsonNode& node) {
+inline PreTokenizer make_pre_tokenizer_step(const JsonNode& node) {
   const std::string& type = node.at("type").text();
-  if (type == "Sequence") {
-    node.allow({"type", "pretokenizers"});
-    std::vector<PreTokenizer> steps;
-    for (const JsonNode& item : node.at("pretokenizers").items())
-      steps.push_back(make_pre_tokenizer(item));
-    return [steps](Pieces& pieces) {
-      for (const PreTokenizer& step : steps) step(pieces);
-    };
-  }
   if (type == "ByteLevel") return make_byte_level(node);
   if (type == "Metaspace") return make_metaspace(node);
   if (type == "Split") {
@@ -235,6 +225,24 @@ inline PreTokenizer make_pre_tokenizer(const JsonNode& node) {
   }
   node.at("type").refuse(
       "Sequence, ByteLevel, Metaspace, Split, Whitespace, WhitespaceSplit, Digits or Punctuation");
+}
+
+/// Throws std::invalid_argument for a pre-tokenizer that is not known.
+inline PreTokenizer make_pre_tokenizer(const JsonNode& node) {
+  std::vector<PreTokenizer> steps;
+  add_steps(node, "pretokenizers", make_pre_tokenizer_step, steps);
+  return [steps](Pieces& pieces) {
+    const auto bytes = [&] {
+      std::size_t n = 0;
+      for (const Piece& piece : pieces) n += piece.text.size();
+      return n;
+    };
+    const std::size_t before = bytes();
+    for (const PreTokenizer& step : steps) {
+      step(pieces);
+      check_growth(kEncodeWhere, before, bytes());
+    }
+  };
 }
 
 }  // namespace retnet::inline RETNET_ABI::detail

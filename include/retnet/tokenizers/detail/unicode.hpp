@@ -123,7 +123,7 @@ class Regex {
   Regex(const char* where, std::string_view source, std::string_view pattern,
         std::uint32_t flags = 0)
       : pattern_(pattern) {
-    constexpr std::size_t kLongest = 1 << 14;
+    constexpr std::size_t kLongest = 1 << 12;
     RETNET_CHECK(!pattern.empty() && pattern.size() <= kLongest, where, source,
                  ": the pattern has ", pattern.size(), " bytes, expected 1 to ", kLongest);
     RETNET_CHECK(valid_utf8_prefix(pattern) == pattern.size(), where, source,
@@ -172,8 +172,9 @@ class Regex {
     }
 
    private:
-    // ICU's steps are of ten thousand saved states each: ten million, and a hundred a character.
-    static constexpr std::int32_t kSteps = 1000, kUnitsAStep = 100;
+    // ICU's steps are of ten thousand saved states each: these are 160 thousand for a text, which
+    // may be one of thousands of words, and a hundred a character.
+    static constexpr std::int32_t kSteps = 16, kUnitsAStep = 100;
     static constexpr std::int32_t kStackBytes = 1 << 26;
 
     /// From places in UTF-16 to those in UTF-8, forward.

@@ -25,6 +25,14 @@ inline void check_text_size(const char* where, std::string_view text) {
                " bytes, expected at most ", kLargestText);
 }
 
+/// What steps in a row may make of a text. Those of real tokenizers stay far below; a file could
+/// as well ask for ten times the text, ten times over.
+inline void check_growth(const char* where, std::size_t before, std::size_t after) {
+  const std::size_t most = 32 * before + 4096;
+  RETNET_CHECK(after <= most, where, "the tokenizer makes ", after, " bytes of ", before,
+               ", expected at most ", most);
+}
+
 struct TextHash {
   using is_transparent = void;
   std::size_t operator()(std::string_view text) const {
