@@ -92,7 +92,7 @@ TEST(HybridDialects, ReadEveryField) {
                     {"num_kv_heads", 2},
                     {"window_size", 16},
                     {"qkv_bias", true},
-                    {"qk_norm", true},
+                    {"qk_norm", false},
                     {"rope_theta", 500000}}}};
   const nlohmann::json copy = json;
   detail::DialectKeys keys(Dialect::fla, copy, {}, "config");
@@ -103,7 +103,6 @@ TEST(HybridDialects, ReadEveryField) {
   EXPECT_EQ(parts[0].num_kv_heads, 2);
   EXPECT_EQ(parts[0].window_size, 16);
   EXPECT_TRUE(parts[0].qkv_bias);
-  EXPECT_TRUE(parts[0].qk_norm);
   EXPECT_EQ(parts[0].rope_theta, 500000.0);
 }
 
@@ -131,6 +130,7 @@ TEST(HybridDialects, AreCheckedStrictly) {
   expect(with("qkv_bias", 1), {"attn.qkv_bias is 1"});
   expect(with("rope_theta", -1), {"attn.rope_theta is -1"});
   expect(with("dropout", 0.1), {"attn.dropout"});
+  expect(with("qk_norm", true), {"qk_norm", "does not pass on"});
   expect_refused(Dialect::xatl, {{"hybrid_attention_layers", {2}}}, {"hybrid_attention_layers"});
   expect_refused(Dialect::xatl, {{"hybrid_attention_layers", 1}}, {"a list of layers"});
 }

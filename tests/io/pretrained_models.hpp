@@ -53,7 +53,7 @@ inline std::vector<DialectCase> dialect_cases() {
           "elementwise_affine": false, "tie_word_embeddings": true, "use_output_gate": false)"},
       {"fla_hybrid", Dialect::fla,
        R"("intermediate_size": 20, "attn": {"layers": [1], "num_heads": 4, "num_kv_heads": 2,
-          "window_size": 5, "qkv_bias": true, "qk_norm": true, "rope_theta": 5e5})"},
+          "window_size": 5, "qkv_bias": true, "rope_theta": 5e5})"},
       {"xatl_hybrid", Dialect::xatl,
        R"("decoder_value_embed_dim": 16, "decoder_ffn_embed_dim": 20, "use_bias": true,
           "hybrid_attention_layers": [1], "rotary_percentage": 0.5)"},

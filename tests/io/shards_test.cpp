@@ -167,7 +167,8 @@ TEST(ShardIndexTest, RefusesWhatIsNotAnIndex) {
 TEST(ShardIndexTest, StaysInTheFolder) {
   for (const char* name :
        {"/etc/x.safetensors", "../x.safetensors", "a/../x.safetensors", "a/x.safetensors",
-        "..\\\\x.safetensors", "c:x.safetensors", ".safetensors", "..safetensors", "x.bin", ""})
+        "..\\\\x.safetensors", "c:x.safetensors", ".safetensors", "..safetensors", "x.bin",
+        "x.bin\\u0000.safetensors", ""})
     expect_error<std::invalid_argument>(
         [&] { parse_shard_index(std::string(R"({"weight_map": {"a": ")") + name + "\"}}"); },
         {"the file of a is", "same folder"});

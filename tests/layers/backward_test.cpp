@@ -22,7 +22,7 @@ L make() {
   if constexpr (std::is_same_v<L, Layer>) {
     return L(retention, Seed{1});
   } else {
-    return L({.retention = retention, .feed_forward = {.d_model = kWidth}}, Seed{1});
+    return L({.mixer = retention, .feed_forward = {.d_model = kWidth}}, Seed{1});
   }
 }
 

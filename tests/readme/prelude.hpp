@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <retnet/io/model_file.hpp>
+#include <retnet/io/pretrained.hpp>
 #include <retnet/retnet.hpp>
 #include <vector>
 

@@ -155,6 +155,46 @@ TEST(JsonErrors, FieldsOfParts) {
   const Json strip{{"type", "Strip"}, {"content", " "}, {"start", 0}, {"stop", 1}};
   expect_refused("/decoder", {{"type", "Sequence"}, {"decoders", {fuse, strip}}},
                  {"decoder.decoders[1].stop is 1, expected 0 behind Fuse"});
+  expect_refused("/decoder", {{"type", "Strip"}, {"content", "ab"}},
+                 {"decoder.content is \"ab\", expected one character"});
+  const Json wide{{"type", "Strip"}, {"content", "\xE2\x96\x81"}, {"start", 1}};
+  expect_refused("/decoder", {{"type", "Sequence"}, {"decoders", {fuse, wide}}},
+                 {"decoder.decoders[1].content is", "expected one byte behind Fuse"});
+}
+
+// A few bytes of file may not take gigabytes of memory, nor minutes.
+TEST(JsonErrors, TextsThatGrowWithoutEnd) {
+  const auto in_sequence = [](const char* key, const Json& step, std::size_t times) {
+    return Json{{"type", "Sequence"}, {key, Json(times, step)}};
+  };
+  const Json replace{
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aaaaaaaaaa"}};
+  const Json letters{{"type", "ByteLevel"}, {"use_regex", false}, {"add_prefix_space", false}};
+  const std::string text(1000, 'a'), spaces(1000, ' ');
+
+  Json json = plain();
+  json["normalizer"] = in_sequence("normalizers", replace, 10);
+  expect_error<std::invalid_argument>(
+      [&] { read(json).encode(text); },
+      {"the tokenizer makes 100000 bytes of 1000, expected at most 36096"});
+  json = plain();
+  json["pre_tokenizer"] = in_sequence("pretokenizers", letters, 30);
+  expect_error<std::invalid_argument>(
+      [&] { read(json).encode(spaces); },
+      {"the tokenizer makes 64000 bytes of 1000, expected at most 36096"});
+  json = plain();
+  json["decoder"] = in_sequence("decoders", replace, 10);
+  expect_error<std::invalid_argument>(
+      [&] { read(json).decode(Ids(1000, 0)); },
+      {"[JsonTokenizer::decode] the tokenizer makes 100000 bytes of 1000"});
+  json["decoder"]["decoders"][0]["content"] = std::string(5000, 'b');
+  expect_error<std::invalid_argument>([&] { read(json).decode(Ids(1, 0)); },
+                                      {"the tokenizer makes 5000 bytes of 1,"});
+
+  // Sequences within sequences count as one.
+  const Json nested = in_sequence("normalizers", in_sequence("normalizers", replace, 11), 3);
+  expect_refused("/normalizer", nested,
+                 {"normalizer.normalizers[2].normalizers[10] is one step more", "at most 32"});
 }
 
 TEST(JsonErrors, Templates) {
@@ -173,6 +213,9 @@ TEST(JsonErrors, Templates) {
                  {"single[1] is an object, expected the text"});
   expect_refused("/post_processor", post(Json::array()),
                  {"single is an array, expected the text A"});
+  Json many = Json::array({text});
+  for (int i = 0; i < 1001; ++i) many.push_back(special("<s>"));
+  expect_refused("/post_processor", post(many), {"single[1001] is one token more", "at most 1000"});
 }
 
 TEST(JsonErrors, TextsThatCannotBeEncoded) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Pre-tokenizers, normalizers and decoders one by one, against the package that defines them.
+#include "retnet/tokenizers/detail/added_tokens.hpp"
 #include "retnet/tokenizers/detail/json_decoder.hpp"
 #include "retnet/tokenizers/detail/json_normalizer.hpp"
 #include "retnet/tokenizers/detail/json_pre_tokenizer.hpp"
@@ -51,8 +52,7 @@ TEST(Parts, Decoders) {
         auto list = tokens.get<std::vector<std::string>>();
         std::string given, unchanged;
         for (const auto& token : list) unchanged += token;
-        bool fused = false;
-        make_decoder(spec, fused)(list);
+        make_decoder(spec)(list);
         for (const auto& token : list) given += token;
         EXPECT_EQ(repair_utf8(given), expected.is_null() ? unchanged : expected.get<std::string>());
       });
@@ -72,6 +72,15 @@ TEST(Parts, APatternThatNeedsTooManyStepsIsAnError) {
   io_test::expect_error<std::invalid_argument>(
       [&] { pattern.replaced(tokenizer_test::repeated("a", 100) + "c", ""); },
       {"[JsonTokenizer::encode] the pattern (a|aa)+$|b gives up", "TIME_OUT"});
+}
+
+TEST(Parts, AddedTokensOfSpacesTakeLinearTime) {
+  const auto json = Json::parse(R"([{"id":0,"content":" ","lstrip":true,"special":true}])");
+  const AddedTokens tokens(JsonNode("x", json), Vocabulary(), Normalizer());
+  const std::string text(300'000, ' ');
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(tokens.split(text, false, true).size(), text.size());
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
 }
 
 }  // namespace

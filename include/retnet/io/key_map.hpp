@@ -63,8 +63,6 @@ inline std::span<const KeyName> key_names(Dialect dialect) {
       KeyName{"attention.k_proj", "attn.k_proj"},
       KeyName{"attention.v_proj", "attn.v_proj"},
       KeyName{"attention.out_proj", "attn.o_proj"},
-      KeyName{"attention.q_norm", "attn.q_norm"},
-      KeyName{"attention.k_norm", "attn.k_norm"},
       KeyName{"ffn_norm", "mlp_norm"},
       KeyName{"ffn.fc1", "mlp.gate_proj"},
       KeyName{"ffn.gate", "mlp.up_proj"},

@@ -29,7 +29,7 @@ inline void check_model_size(const char* where, const std::string& file, double 
   };
   const BlockConfig block = config.block();
   for (const Index n : {config.vocab, block.mixer.key_width(), block.mixer.value_width(),
-                        block.mixer.heads, block.feed_forward.width()})
+                        block.mixer.gate_width(), block.mixer.heads, block.feed_forward.width()})
     check_matrix(n);
   for (const auto& layer : config.attention) {
     const AttentionConfig attention = config.attention_block(layer).mixer;

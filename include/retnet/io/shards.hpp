@@ -64,8 +64,9 @@ inline ShardIndex parse_shard_index(std::string_view text, std::string_view sour
     check(file.is_string(), ": the file of ", detail::shown(tensor), " is ", detail::describe(file),
           ", expected its name");
     const auto& name = file.get_ref<const std::string&>();
-    // A name, not a path: nothing outside of the folder is opened.
-    check(name.ends_with(".safetensors") && name.find_first_of("/\\:") == std::string::npos &&
+    // A name, not a path: nothing outside of the folder is opened. To the system a zero byte ends it.
+    constexpr std::string_view kNotInNames("/\\:\0", 4);
+    check(name.ends_with(".safetensors") && name.find_first_of(kNotInNames) == std::string::npos &&
               !name.starts_with('.'),
           ": the file of ", detail::shown(tensor), " is ", detail::shown(name),
           ", expected the name of a .safetensors file in the same folder");

@@ -18,7 +18,6 @@ struct HybridAttention {
   Index num_kv_heads = 0;
   bool qkv_bias = false;
   bool out_bias = false;
-  bool qk_norm = false;
   Index window_size = 0;          // tokens seen, the query's own among them; 0: all before
   double rope_theta = 10000.0;    // theta_i = rope_theta^(-2i/d), halves of a head as pairs
   bool retention_angles = false;  // the angles of the retention layers instead, pairs as above
@@ -62,7 +61,12 @@ inline HybridAttention fla_attention(const DialectKeys& keys, const nlohmann::js
   take("num_kv_heads", "a positive integer", false, positive(out.num_kv_heads));
   take("window_size", "a positive integer", false, positive(out.window_size));
   take("qkv_bias", "true or false", false, flag(out.qkv_bias));
-  take("qk_norm", "true or false", false, flag(out.qk_norm));
+  // Newer attention layers of fla have it; those inside its RetNet are never told.
+  bool qk_norm = false;
+  take("qk_norm", "true or false", false, flag(qk_norm));
+  if (qk_norm)
+    keys.refuse_value("attn", spec, "qk_norm, which fla's RetNet does not pass on to its attention",
+                      "a checkpoint without");
   take("rope_theta", "a positive number", false, [&](const Json& value) {
     if (!value.is_number() || !(value.get<double>() > 0.0)) return false;
     out.rope_theta = value.get<double>();
@@ -123,8 +127,6 @@ inline std::vector<AttentionLayer> attention_layers(const std::vector<HybridAtte
     a.out_bias = part.out_bias;
     a.window = part.window_size;
     a.theta_base = part.rope_theta;
-    a.qk_norm = part.qk_norm;
-    a.qk_norm_eps = 1e-5;  // fla's default, which its attention leaves alone
     if (part.retention_angles) {
       a.theta = retention.theta;
       a.theta_values = retention.theta_values;
@@ -147,7 +149,6 @@ inline nlohmann::ordered_json fla_attention_json(const std::vector<AttentionLaye
     spec["num_heads"] = a.heads;
     spec["num_kv_heads"] = a.kv();
     spec["qkv_bias"] = a.qkv_bias;
-    spec["qk_norm"] = a.qk_norm;
     if (a.window > 0) spec["window_size"] = a.window;
     spec["rope_theta"] = a.theta_base;
     list.push_back(std::move(spec));

@@ -28,7 +28,8 @@ inline Index fla_hidden(DialectKeys& keys, Index d) {
   if (const auto given = keys.optional_size("intermediate_size")) return *given;
   const double width = static_cast<double>(d) * ratio * 2.0 / 3.0;
   if (!(width >= 1.0 && width < 2147483648.0))
-    keys.fail("hidden_ratio", ratio, concat("a ratio that gives a width from 1 to 2^31 - 1 of ", d));
+    keys.fail("hidden_ratio", ratio,
+              concat("a ratio that gives a width from 1 to 2^31 - 1 of ", d));
   return (static_cast<Index>(width) + 255) / 256 * 256;
 }
 

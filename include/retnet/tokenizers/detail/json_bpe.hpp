@@ -96,7 +96,8 @@ class JsonBpe {
       };
       const auto [a, b] = halves(item);
       check(!a.empty() && !b.empty(), " is not two tokens, expected \"a b\" or [\"a\", \"b\"]");
-      check(b.starts_with(prefix_), ": ", shown(b), " does not begin with the prefix ", prefix_);
+      check(b.starts_with(prefix_), ": ", shown(b), " does not begin with the prefix ",
+            shown(prefix_));
       const std::string whole = concat(a, b.substr(prefix_.size()));
       const auto left = vocabulary_.find(a), right = vocabulary_.find(b);
       const auto merged = vocabulary_.find(whole);
@@ -160,7 +161,7 @@ class JsonBpe {
         for (const char c : token) add((*byte_ids_)[static_cast<unsigned char>(c)]);
         return;
       }
-      RETNET_CHECK(unk_.has_value(), kEncodeWhere, "the character ", bytes,
+      RETNET_CHECK(unk_.has_value(), kEncodeWhere, "the character ", shown(bytes),
                    " has no token, and the tokenizer no unk_token to stand for it");
       in_unknown = true;
       if (!was_unknown || !fuse_unk_) add(*unk_);

@@ -116,7 +116,8 @@ inline Decoder make_decoder(const JsonNode& node) {
   std::vector<Decoder> steps;
   bool fused = false;
   add_steps(
-      node, "decoders", [&](const JsonNode& step) { return make_decoder_step(step, fused); }, steps);
+      node, "decoders", [&](const JsonNode& step) { return make_decoder_step(step, fused); },
+      steps);
   return [steps](std::vector<std::string>& tokens) {
     const auto bytes = [&] {
       std::size_t n = 0;

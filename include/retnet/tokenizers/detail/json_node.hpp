@@ -33,14 +33,14 @@ class JsonNode {
   const Json& json() const { return *json_; }
 
   /// None if the key is missing or its value null.
-  std::optional<JsonNode> find(const char* key) const {
+  std::optional<JsonNode> find(const std::string& key) const {
     const auto it = object().find(key);
     if (it == json_->end() || it->is_null()) return std::nullopt;
-    return JsonNode(source_, *it, concat(path_, path_.empty() ? "" : ".", key));
+    return JsonNode(source_, *it, concat(path_, path_.empty() ? "" : ".", shown(key)));
   }
-  JsonNode at(const char* key) const {
+  JsonNode at(const std::string& key) const {
     auto node = find(key);
-    if (!node) refuse(concat("without ", key), "it to be given");
+    if (!node) refuse(concat("without ", shown(key)), "it to be given");
     return *std::move(node);
   }
   std::vector<JsonNode> items() const {

@@ -31,11 +31,12 @@ inline TokensAround read_template(const JsonNode& node) {
       continue;
     }
     const std::string& name = item.at("SpecialToken").at("id").text();
-    for (const JsonNode& id : node.at("special_tokens").at(name.c_str()).at("ids").items()) {
+    for (const JsonNode& id : node.at("special_tokens").at(name).at("ids").items()) {
       const auto value = id.integer();
       if (value < 0 || value > kLargestTokenId) id.refuse("the id of a token");
       auto& side = seen_text ? around.behind : around.before;
-      if (side.size() == kMost) item.refuse("one token more", concat("at most ", kMost, " of them"));
+      if (side.size() == kMost)
+        item.refuse("one token more", concat("at most ", kMost, " of them"));
       side.push_back(static_cast<std::int32_t>(value));
     }
   }
