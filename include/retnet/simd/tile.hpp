@@ -70,19 +70,25 @@ struct Tile {
 
   /// out[c * stride + r] = sums[r][c] + add[r] for c < columns and r < rows; add may be null.
   void store_transposed(S* out, Index stride, Index columns, Index rows, const S* add) const {
-    for (int v = 0; v < V; ++v) {
-      P square[P::size];
+    constexpr int kSide = P::size, kGroup = R < kSide ? R : kSide;
+    for (int first = 0; first < R; first += kSide) {  // R may be more than the lanes of a pack
+      const Index count = std::clamp<Index>(rows - first, 0, std::min(R - first, kGroup));
+      for (int v = 0; v < V; ++v) {
+        P square[kSide];
 #pragma GCC unroll 16
-      for (int r = 0; r < P::size; ++r)
-        square[r] = r < R ? (add ? sums[r][v] + P::broadcast(add[r]) : sums[r][v]) : P::zero();
-      transpose(square);
-      const Index here = std::clamp<Index>(columns - v * P::size, 0, P::size);
-      for (Index c = 0; c < here; ++c) {
-        S* to = out + (v * P::size + c) * stride;
-        if (rows == R) {
-          std::memcpy(to, &square[c].v, R * sizeof(S));
-        } else {
-          std::memcpy(to, &square[c].v, static_cast<std::size_t>(rows) * sizeof(S));
+        for (int i = 0; i < kSide; ++i) {
+          const int r = first + i;
+          square[i] = r < R ? (add ? sums[r][v] + P::broadcast(add[r]) : sums[r][v]) : P::zero();
+        }
+        transpose(square);
+        const Index here = std::clamp<Index>(columns - v * kSide, 0, kSide);
+        for (Index c = 0; c < here; ++c) {
+          S* to = out + (v * kSide + c) * stride + first;
+          if (count == kGroup) {
+            std::memcpy(to, &square[c].v, kGroup * sizeof(S));
+          } else {
+            std::memcpy(to, &square[c].v, static_cast<std::size_t>(count) * sizeof(S));
+          }
         }
       }
     }
