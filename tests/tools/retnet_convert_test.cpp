@@ -123,8 +123,7 @@ TEST_F(RetnetConvert, Inspect) {
 TEST_F(RetnetConvert, WhatADialectCannotSay) {
   expect_refused(1, "fla", kCases / "torchscale_v2_plain_init",
                  {"--to", scratch / "out", "--dialect", "fla"});
-  expect_refused(1, "scale_on", kCases / "torchscale_v2_plain_init",
-                 {"--to", scratch / "out", "--dialect", "xatl"});
+  expect_refused(1, "xatl", kCases / "fla_gqa", {"--to", scratch / "out", "--dialect", "xatl"});
   expect_refused(1, "syncdoth", kCases / "fla_gqa",
                  {"--to", scratch / "out", "--dialect", "syncdoth"});
 }
