@@ -47,6 +47,16 @@ inline void init_all(RetNetConfig& c, Init init) {
   c.feed_forward.init_in = c.feed_forward.init_out = init;
 }
 
+/// "Foundation Transformers" (Wang et al. 2022), section 2.3: with sub-layer norms the branches
+/// start larger.
+inline void enlarge_init(RetNetConfig& c) {
+  if (c.layers < 1) return;
+  const double gamma = std::sqrt(std::log(2.0 * static_cast<double>(c.layers)));
+  for (Init* init : {&c.retention.init_value, &c.retention.init_output, &c.feed_forward.init_in,
+                     &c.feed_forward.init_out})
+    init->gain *= gamma;
+}
+
 }  // namespace detail
 
 /// The paper (Sun et al. 2023): d_v = 2d, centred head norm, layer norm, GELU FFN of width 2d.
@@ -67,11 +77,7 @@ inline RetNetConfig torchscale_v1(const ModelSize& size) {
   c.feed_forward.sub_norm = NormKind::layer;
   detail::layer_norms(c, 1e-5);
   c.retention.init_output.gain = 1.0;
-  // "Foundation Transformers" (Wang et al. 2022), section 2.3: the branches start larger.
-  const double gamma = size.layers > 0 ? std::sqrt(std::log(2.0 * static_cast<double>(size.layers))) : 1.0;
-  for (Init* init : {&c.retention.init_value, &c.retention.init_output, &c.feed_forward.init_in,
-                     &c.feed_forward.init_out})
-    init->gain *= gamma;
+  detail::enlarge_init(c);
   return c;
 }
 

@@ -66,16 +66,6 @@ inline bool torchscale_common(DialectKeys& keys, RetNetConfig& c) {
   return subln;
 }
 
-/// "Foundation Transformers" (Wang et al. 2022), section 2.3: with sub-layer norms the branches
-/// start larger.
-inline void enlarge_init(RetNetConfig& c) {
-  if (c.layers < 1) return;
-  const double gamma = std::sqrt(std::log(2.0 * static_cast<double>(c.layers)));
-  for (Init* init : {&c.retention.init_value, &c.retention.init_output, &c.feed_forward.init_in,
-                     &c.feed_forward.init_out})
-    init->gain *= gamma;
-}
-
 /// The two-layer network in the place of the GLU: with biases, and a norm inside.
 inline void mlp_instead(DialectKeys& keys, RetNetConfig& c, bool subln, NormKind norm) {
   FeedForwardConfig& f = c.feed_forward;
@@ -84,7 +74,7 @@ inline void mlp_instead(DialectKeys& keys, RetNetConfig& c, bool subln, NormKind
   if (!subln) return;
   f.sub_norm = norm;
   f.sub_norm_eps = c.norm_eps;
-  enlarge_init(c);
+  presets::detail::enlarge_init(c);
   if (keys.dialect() != Dialect::torchscale_v1 && f.hidden != c.d_model)
     keys.refuse_value(
         "decoder_ffn_embed_dim", f.hidden,
