@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: MIT
 # Loads what save_pretrained writes in the reference implementations, and what they save in this
 # library. Needs PyPI and GitHub, so that it is no part of the tests. Argument: a folder to work in
-# (/tmp/retnet-interop).
+# (retnet-interop among the temporary files).
 #
 # RETNET_INTEROP_TORCHSCALE, _SYNCDOTH, _XATL: git repositories, if not those on GitHub.
 # On a machine with a GPU fla's kernels run as well; elsewhere its models are only loaded.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 here=$root/tests/interop
-work=${1:-/tmp/retnet-interop}
+work=${1:-${TMPDIR:-/tmp}/retnet-interop}
 torchscale=${RETNET_INTEROP_TORCHSCALE:-https://github.com/microsoft/torchscale}
 syncdoth=${RETNET_INTEROP_SYNCDOTH:-https://github.com/syncdoth/RetNet}
 xatl=${RETNET_INTEROP_XATL:-https://github.com/syncdoth/RetNet-XATL}
