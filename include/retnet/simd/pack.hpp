@@ -140,10 +140,16 @@ inline Pack<T, N> load_as(const From* p) {
 /// Swaps the off-diagonal lanes of one stage of a transpose: lanes with bit B come from the other.
 template <int B, class T, int N, int... I>
 inline void exchange_lanes(Pack<T, N>& a, Pack<T, N>& b, std::integer_sequence<int, I...>) {
+#ifdef __CUDACC__  // nvcc hands the host compiler the shuffle without its packs expanded
+  const Pack<T, N> x = a, y = b;
+  ((a.v[I] = (I & B) ? y.v[I ^ B] : x.v[I]), ...);
+  ((b.v[I] = (I & B) ? y.v[I] : x.v[I ^ B]), ...);
+#else
   const auto low = __builtin_shufflevector(a.v, b.v, ((I & B) ? N + (I ^ B) : I)...);
   const auto high = __builtin_shufflevector(a.v, b.v, ((I & B) ? N + I : (I ^ B))...);
   a.v = low;
   b.v = high;
+#endif
 }
 
 template <int B, class T, int N>

@@ -175,7 +175,8 @@ void RetNetModel<Scalar, Weight>::forward_saved(Context& ctx, ParamRef<const Wei
                                                 const Pass& pass, State* state, Saved& s) const {
   for (std::size_t l = 0; l < blocks_.size(); ++l)
     std::visit(
-        [&]<class B>(const B& b) {
+        [&](const auto& b) {
+          using B = std::remove_cvref_t<decltype(b)>;
           auto* saved = s.recompute ? nullptr : &detail::as<typename B::Saved>(s.blocks[l]);
           b.forward_rows(ctx, w, at_layer(pass, l), In(s.inputs[l]), state_of(b, state, l),
                          s.inputs[l + 1], saved);
@@ -263,7 +264,8 @@ void RetNetModel<Scalar, Weight>::backward(Context& ctx, ParamRef<const Weight> 
   if (shared_) cross_backward(ctx, w, pass, s, dy, dx, again, dw);
   for (std::size_t l = blocks_.size(); l-- > 0;) {
     std::visit(
-        [&]<class B>(const B& b) {
+        [&](const auto& b) {
+          using B = std::remove_cvref_t<decltype(b)>;
           auto& saved = detail::as<typename B::Saved>(s.blocks[s.recompute ? 0 : l]);
           const Pass at = at_layer(pass, l);
           const In x(s.inputs[l]);
