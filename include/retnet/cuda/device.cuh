@@ -14,6 +14,10 @@ template <class I>
 constexpr __host__ __device__ I ceil_div(I a, I b) {
   return (a + b - 1) / b;
 }
+template <class I>
+constexpr __host__ __device__ I round_up(I a, I to) {
+  return ceil_div(a, to) * to;
+}
 
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }

@@ -24,7 +24,7 @@ struct DeviceRows {
   T* data = nullptr;
   std::int64_t stride = 0;
 
-  explicit operator bool() const { return data != nullptr; }
+  __host__ __device__ explicit operator bool() const { return data != nullptr; }
   __host__ __device__ T* row(std::int64_t r) const { return data + r * stride; }
 };
 
@@ -72,7 +72,7 @@ struct DeviceRetention {
   DeviceRows<const float> log_gate;  // [R,H], natural logarithm; empty: the decay is fixed
   DeviceSequences sequences;
 
-  int group() const { return heads / kv_heads; }
+  __host__ __device__ int group() const { return heads / kv_heads; }
   std::int64_t state_size() const {  // of all sequences
     return std::int64_t{sequences.count} * heads * key_dim * value_dim;
   }
