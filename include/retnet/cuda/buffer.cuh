@@ -34,7 +34,10 @@ class DeviceBuffer {
     size_ = size;
     // Tests define RETNET_POISON_MEMORY: all bits set is a NaN in every floating-point format.
 #ifdef RETNET_POISON_MEMORY
-    if (size_ > 0) RETNET_CUDA(cudaMemset(data_, 0xFF, bytes(size_)));
+    if (size_ > 0) {
+      RETNET_CUDA(cudaMemset(data_, 0xFF, bytes(size_)));
+      RETNET_CUDA(cudaDeviceSynchronize());  // other streams do not wait for it
+    }
 #endif
   }
 

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+// Retention on a device, all forms; see retention_problem.cuh for what they are given.
+//
+//   retention_chunkwise            O(T), for training and prompts
+//   retention_parallel             O(T^2), the definition
+//   retention_recurrent            token by token, for generation
+//   retention_chunkwise_backward   O(T), no state stored between the passes
+//
+// States are float [N,H,Dk,Dv]. A null initial state is zero, a null final state is dropped; both may
+// be the same memory. Nothing waits for the device; scratch memory comes from the context.
+#pragma once
+
+#include "retnet/cuda/retention_generic.cuh"
+#include "retnet/cuda/retention_step.cuh"
+
+namespace retnet {
+
+namespace cuda {
+
+/// What the ops ask beyond check_problem.
+template <class T, class U>
+void check_rows(const DeviceRetention<T>& in, DeviceRows<U> rows, std::int64_t width,
+                const char* name, const char* where) {
+  RETNET_CUDA_REQUIRE(rows, where, name, " is null, expected device memory");
+  RETNET_CUDA_REQUIRE(rows.stride >= width, where, shape_of(in), ", rows of ", name, " are ",
+                      rows.stride, " apart, expected at least ", width);
+}
+
+template <class T, class U>
+void check_op(const DeviceRetention<T>& in, DeviceRows<U> o, const char* name, const char* where) {
+  check_problem(in, where);
+  check_rows(in, o, std::int64_t{in.heads} * in.value_dim, name, where);
+  if (in.log_gate) check_rows(in, in.log_gate, in.heads, "log_gate", where);
+}
+
+}  // namespace cuda
+
+template <class T>
+void retention_chunkwise(CudaContext& ctx, const DeviceRetention<T>& in, const float* initial,
+                         float* final, DeviceRows<T> o) {
+  cuda::check_op(in, o, "o", "retention_chunkwise");
+  ctx.note("retention_chunkwise: portable tiles");
+  retention_generic_forward(ctx, in, initial, final, o);
+}
+
+template <class T>
+void retention_parallel(CudaContext& ctx, const DeviceRetention<T>& in, const float* initial,
+                        float* final, DeviceRows<T> o) {
+  cuda::check_op(in, o, "o", "retention_parallel");
+  ctx.note("retention_parallel: portable tiles");
+  retention_generic_parallel(ctx, in, initial, final, o);
+}
+
+template <class T>
+void retention_recurrent(CudaContext& ctx, const DeviceRetention<T>& in, const float* initial,
+                         float* final, DeviceRows<T> o) {
+  cuda::check_op(in, o, "o", "retention_recurrent");
+  ctx.note("retention_recurrent: step");
+  const auto scope = ctx.workspace().scope();
+  if (final == nullptr && in.sequences.length > cuda::kMaxStepTokens)  // passes go through memory
+    final = ctx.workspace().take<float>(in.state_size());
+  cuda::retention_step_passes(ctx, in, initial, final, o);
+}
+
+/// Gradients of <d_o, o> + <grad.dstate, final>, `initial` being what forward was given.
+template <class T>
+void retention_chunkwise_backward(CudaContext& ctx, const DeviceRetention<T>& in,
+                                  const float* initial, DeviceRows<const T> d_o,
+                                  const DeviceRetentionGradient<T>& grad) {
+  constexpr const char* kWhere = "retention_chunkwise_backward";
+  cuda::check_op(in, d_o, "d_o", kWhere);
+  cuda::check_rows(in, grad.dq, std::int64_t{in.heads} * in.key_dim, "dq", kWhere);
+  cuda::check_rows(in, grad.dk, std::int64_t{in.kv_heads} * in.key_dim, "dk", kWhere);
+  cuda::check_rows(in, grad.dv, std::int64_t{in.kv_heads} * in.value_dim, "dv", kWhere);
+  if (grad.dlog_decay) cuda::check_rows(in, grad.dlog_decay, in.heads, "dlog_decay", kWhere);
+  ctx.note("retention_chunkwise_backward: portable tiles");
+  retention_generic_backward(ctx, in, initial, d_o, grad);
+}
+
+}  // namespace retnet
