@@ -247,7 +247,7 @@ void write_tiktoken(const fs::path& corpus, const fs::path& tests) {
   constexpr std::string_view kText = "It's 1234 \xE6\x98\xA5\xF0\x9F\x99\x82<|endoftext|>\r\n  x";
   out.add("small",
           joined({"@" + read_file(tests / "tokenizers/data/small.tiktoken"), "<x>", kText}));
-  const std::string merges = "YWI= 256\nYWJh 300\r\nICA= 257\n";  // behind the 256 bytes
+  const std::string merges = "YWI= 256\nYWJh 300\r\nICA= 257\n";  // before the 256 bytes
   for (const char first : {'H', 'I', 'J'})
     out.add(std::string("merges_") + first, joined({first + merges, "<x>", kText}));
   out.add("pattern", joined({"L" + merges, R"(\s+|[^\s]{1,4})", kText}));

@@ -100,13 +100,15 @@ class TiktokenTokenizer final : public Tokenizer {
     RETNET_CHECK(encoding != nullptr || options.encoding.empty(), kWhere, source, ": encoding ",
                  detail::shown(options.encoding),
                  ", expected gpt2, r50k_base, p50k_base, cl100k_base or o200k_base, or a pattern");
-    TiktokenTokenizer tokenizer(
-        detail::Regex(kWhere, source, encoding != nullptr ? encoding->pattern : options.pattern));
+    TiktokenTokenizer tokenizer;
     tokenizer.read_ranks(ranks, source);
     auto special = options.special_tokens;
     if (encoding != nullptr)
       special.insert(encoding->special_tokens.begin(), encoding->special_tokens.end());
     tokenizer.add_special(special, source);
+    std::string_view pattern = options.pattern;
+    if (encoding != nullptr) pattern = encoding->pattern;
+    tokenizer.pattern_ = detail::Regex(kWhere, source, pattern);
     return tokenizer;
   }
 
@@ -129,9 +131,10 @@ class TiktokenTokenizer final : public Tokenizer {
     return from_text({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, options, path);
   }
 
-  explicit TiktokenTokenizer(detail::Regex pattern) : pattern_(std::move(pattern)) {}
+  TiktokenTokenizer() = default;
 
   void read_ranks(std::string_view text, std::string_view source) {
+    vocabulary_.reserve(static_cast<std::size_t>(std::ranges::count(text, '\n')) + 1);
     for (std::size_t number = 1; !text.empty(); ++number) {
       const std::size_t end = (std::min)(text.find('\n'), text.size());
       std::string_view line = text.substr(0, end);
@@ -147,7 +150,7 @@ class TiktokenTokenizer final : public Tokenizer {
       RETNET_CHECK(token && !token->empty() && error == std::errc() && last == stop, kWhere, source,
                    ": line ", number, " is ", detail::shown(line),
                    ", expected a token in base64, a space and its rank");
-      vocabulary_.add(kWhere, detail::concat(source, ": line ", number), *token, rank);
+      vocabulary_.add(kWhere, *token, rank, source, ": line ", number);
       longest_ = (std::max)(longest_, token->size());
     }
     for (std::size_t b = 0; b < byte_ids_.size(); ++b) {
@@ -164,7 +167,7 @@ class TiktokenTokenizer final : public Tokenizer {
       RETNET_CHECK(!token.empty() && vocabulary_.token(id) == nullptr, kWhere, source,
                    ": special token ", detail::shown(token), " has id ", id,
                    ", expected some text and an id that no other token has");
-      special_vocabulary_.add(kWhere, source, token, id);
+      special_vocabulary_.add(kWhere, token, id, source);
     }
     finder_ = detail::TokenFinder({tokens.begin(), tokens.end()});
     special_.eos = special_vocabulary_.find("<|endoftext|>");

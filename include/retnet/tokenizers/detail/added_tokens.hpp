@@ -37,7 +37,7 @@ class AddedTokens {
       node.allow({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
       const std::string& content = node.at("content").text();
       if (content.empty()) node.at("content").refuse("some text");
-      vocabulary_.add(kJsonWhere, list.source(), content, node.at("id").integer());
+      vocabulary_.add(kJsonWhere, content, node.at("id").integer(), list.source());
       const std::int32_t id = *vocabulary_.find(content);
       check_against(list.source(), model, content, id);
       const bool special = node.boolean("special", false);

@@ -74,13 +74,15 @@ class JsonBpe {
   }
 
   void read_vocabulary(const JsonNode& node) {
+    vocabulary_.reserve(node.object().size());
     for (const auto& [token, id] : node.object().items()) {
       if (!id.is_number_integer())
         node.refuse(concat("with ", shown(token), " of another type"), "an integer for each token");
       // Beyond the int64 range, the number would come out as some other one.
       const bool fits = !id.is_number_unsigned() || id.get<std::uint64_t>() <= kLargestTokenId;
-      vocabulary_.add(kJsonWhere, node.source(), token,
-                      fits ? id.get<std::int64_t>() : std::int64_t{kLargestTokenId} + 1);
+      vocabulary_.add(kJsonWhere, token,
+                      fits ? id.get<std::int64_t>() : std::int64_t{kLargestTokenId} + 1,
+                      node.source());
     }
     if (vocabulary_.size() == 0) node.refuse("empty", "at least one token");
   }

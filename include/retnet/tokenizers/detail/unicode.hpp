@@ -118,6 +118,7 @@ struct TextRange {
 /// A compiled regular expression. Copies share it; matching is thread-safe.
 class Regex {
  public:
+  Regex() = default;  // one to assign to
   /// Throws std::invalid_argument naming `source` for a pattern that ICU does not understand.
   /// `flags` are ICU's UREGEX_*.
   Regex(const char* where, std::string_view source, std::string_view pattern,

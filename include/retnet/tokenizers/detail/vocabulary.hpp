@@ -48,16 +48,24 @@ class Vocabulary {
   Vocabulary& operator=(const Vocabulary&) = delete;
   Vocabulary& operator=(Vocabulary&&) = default;
 
-  /// Throws std::invalid_argument naming `source` for a token or id that is there already.
-  void add(const char* where, std::string_view source, std::string_view token, std::int64_t id) {
-    RETNET_CHECK(id >= 0 && id <= kLargestTokenId, where, source, ": token ", shown(token),
+  /// Makes room for so many tokens.
+  void reserve(std::size_t count) {
+    ids_.reserve(count);
+    tokens_.reserve(count);
+  }
+
+  /// Throws std::invalid_argument for a token or id that is there already, naming the source, whose
+  /// parts become text only then.
+  template <class... Source>
+  void add(const char* where, std::string_view token, std::int64_t id, const Source&... source) {
+    RETNET_CHECK(id >= 0 && id <= kLargestTokenId, where, source..., ": token ", shown(token),
                  " has id ", id, ", expected 0 to ", kLargestTokenId);
     const auto key = static_cast<std::int32_t>(id);
     const auto [it, is_new] = ids_.emplace(token, key);
-    RETNET_CHECK(is_new, where, source, ": token ", shown(token), " is given twice, with ids ",
+    RETNET_CHECK(is_new, where, source..., ": token ", shown(token), " is given twice, with ids ",
                  it->second, " and ", id, ", expected distinct tokens");
     const auto [other, is_free] = tokens_.emplace(key, &it->first);
-    RETNET_CHECK(is_free, where, source, ": id ", id, " is given to ", shown(*other->second),
+    RETNET_CHECK(is_free, where, source..., ": id ", id, " is given to ", shown(*other->second),
                  " and to ", shown(token), ", expected distinct ids");
     if (key >= size_) size_ = key + 1;
   }
