@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+// How a block passes over its columns of one head's state [Dk,Dv], row-major: `lanes` threads stand
+// side by side on a row with `pack` floats each, groups of them take rows in turn, and a thread has
+// `rows` loads in flight before it uses the first. Also the launch of such kernels, and the sum over
+// rows with which they end.
+#pragma once
+
+#include <initializer_list>
+
+#include "retnet/cuda/device.cuh"
+#include "retnet/cuda/retention_problem.cuh"
+
+namespace retnet::cuda {
+
+template <int Lanes, int Pack, int Rows = 8, int Threads = 256, int Blocks = 1>
+struct StateWalk {
+  static constexpr int lanes = Lanes, pack = Pack;
+  static constexpr int threads = Threads, warps = threads / 32, groups = threads / lanes;
+  static constexpr int rows = Rows, blocks = Blocks;
+  static constexpr int batch = groups * rows;
+  static constexpr int columns = lanes * pack;
+};
+
+template <class Walk>
+using StateRows = Vector<float, Walk::pack>[Walk::rows];
+
+/// Where this thread stands.
+template <class Walk>
+struct StatePlace {
+  int dk, dv, sequence, head, tile, column, group;
+  std::int64_t offset;  // of its column in row 0, among all states
+
+  __device__ StatePlace(int heads, int key_dim, int value_dim) : dk(key_dim), dv(value_dim) {
+    const int tiles = ceil_div(dv, Walk::columns), task = static_cast<int>(blockIdx.x) / tiles;
+    tile = static_cast<int>(blockIdx.x) % tiles;
+    sequence = task / heads;
+    head = task % heads;
+    column = tile * Walk::columns + static_cast<int>(threadIdx.x) % Walk::lanes * Walk::pack;
+    group = static_cast<int>(threadIdx.x) / Walk::lanes;
+    offset = std::int64_t{task} * dk * dv + column;
+  }
+
+  /// Row i of the batch that begins at `first`.
+  __device__ int row(int first, int i) const { return first + group + i * Walk::groups; }
+  __device__ bool inside(int row) const { return row < dk && column < dv; }
+
+  /// Rows of a batch; zeros where there are none, or no state.
+  __device__ void load(const float* states, int first, StateRows<Walk>& s) const {
+    const float* at = states + offset + std::int64_t{row(first, 0)} * dv;
+#pragma unroll
+    for (int i = 0; i < Walk::rows; ++i, at += Walk::groups * dv) {
+      s[i] = {};
+      if (states != nullptr && inside(row(first, i))) s[i] = load_vector<float, Walk::pack>(at);
+    }
+  }
+  __device__ void store(float* states, int first, const StateRows<Walk>& s) const {
+    float* at = states + offset + std::int64_t{row(first, 0)} * dv;
+#pragma unroll
+    for (int i = 0; i < Walk::rows; ++i, at += Walk::groups * dv)
+      if (states != nullptr && inside(row(first, i))) store_vector(at, s[i]);
+  }
+  /// This thread's columns of a row [Dv], which may begin at any address.
+  template <class T>
+  __device__ void load_columns(const T* values, float (&v)[Walk::pack]) const {
+#pragma unroll
+    for (int c = 0; c < Walk::pack; ++c) v[c] = column < dv ? to_float(values[column + c]) : 0.f;
+  }
+};
+
+/// Adds up what the groups of a block have for each of its columns and calls write(t, column, sum)
+/// once for each. `shared`: warps * Count * columns floats, which nobody else uses.
+template <class Walk, int Count, class Write>
+__device__ void sum_over_rows(float (&sum)[Count][Walk::pack], const StatePlace<Walk>& place,
+                              float* shared, Write&& write) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+#pragma unroll
+  for (int t = 0; t < Count; ++t) {
+#pragma unroll
+    for (int c = 0; c < Walk::pack; ++c) {
+#pragma unroll
+      for (int other = 16; other >= Walk::lanes; other /= 2)
+        sum[t][c] += __shfl_xor_sync(0xFFFFFFFF, sum[t][c], other);
+      if (lane < Walk::lanes)
+        shared[(warp * Count + t) * Walk::columns + lane * Walk::pack + c] = sum[t][c];
+    }
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < Count * Walk::columns; i += Walk::threads) {
+    const int column = place.tile * Walk::columns + i % Walk::columns;
+    float x = 0.f;
+#pragma unroll
+    for (int w = 0; w < Walk::warps; ++w) x += shared[w * Count * Walk::columns + i];
+    if (column < place.dv) write(i / Walk::columns, column, x);
+  }
+}
+
+/// log a_n of a head.
+template <class T>
+__device__ float log_decay_of(const DeviceRetention<T>& in, std::int64_t row, int head) {
+  constexpr float kLn2 = 0.693147180559945f;
+  return in.log_gate ? in.log_gate.row(row)[head] : in.decay.log2_gamma[head] * kLn2;
+}
+/// a_n of a head. By expm1, so that 1 - 2^-(5+h) comes out exact for every head that has it.
+template <class T>
+__device__ float decay_of(const DeviceRetention<T>& in, std::int64_t row, int head) {
+  return 1.f + expm1f(log_decay_of(in, row, head));
+}
+
+/// Blocks may be put on the multiprocessors while the kernel before still runs; they wait here for
+/// its end, and let the blocks of the kernel behind come as early.
+__device__ inline void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// `tasks` heads' states of Dv columns, one block for each Walk::columns of them.
+template <class Walk, class... Parameters, class... Arguments>
+void launch_walk(CudaContext& ctx, void (*kernel)(Parameters...), int tasks, int dv,
+                 std::int64_t shared, Arguments&&... arguments) {
+  constexpr int kWithoutAsking = 48 * 1024;
+  if (shared > kWithoutAsking)
+    RETNET_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     static_cast<int>(shared)),
+                concat(shared, " bytes of shared memory"));
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(tasks) * ceil_div(dv, Walk::columns));
+  config.blockDim = dim3(Walk::threads);
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared);
+  config.stream = ctx.stream();
+  config.attrs = &early;
+  config.numAttrs = ctx.properties().major >= 9 ? 1 : 0;
+  RETNET_CUDA(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...),
+              concat(tasks, " states of ", dv, " columns"));
+}
+
+/// Calls run(StateWalk) with the widest walk that still gives each multiprocessor work; single
+/// floats where rows are no multiple of 16 bytes.
+template <class Run>
+void choose_walk(const CudaContext& ctx, int tasks, int dv,
+                 std::initializer_list<const float*> states, Run&& run) {
+  bool aligned = dv % 4 == 0;
+  for (const float* s : states) aligned = aligned && reinterpret_cast<std::uintptr_t>(s) % 16 == 0;
+  if (!aligned) {
+    run(StateWalk<32, 1>{});
+  } else if (std::int64_t{tasks} * ceil_div(dv, 128) < 2 * ctx.multiprocessors()) {
+    run(StateWalk<8, 4>{});
+  } else {
+    run(StateWalk<32, 4>{});
+  }
+}
+
+}  // namespace retnet::cuda
