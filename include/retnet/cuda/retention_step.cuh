@@ -106,11 +106,14 @@ int retention_step_pass(CudaContext& ctx, const DeviceRetention<T>& in, std::int
   return kMaxStepTokens;
 }
 
-/// Any number of tokens. `to` may be null only where one pass takes them all.
+/// Any number of tokens; null states as in retention.cuh.
 template <class T>
 void retention_step_passes(CudaContext& ctx, const DeviceRetention<T>& in, const float* from,
                            float* to, DeviceRows<T> o) {
   const int most = in.key_dim <= 1024 ? kMaxStepTokens : 1;  // else queries and keys fill a block
+  const auto scope = ctx.workspace().scope();
+  if (to == nullptr && in.sequences.length > most)  // passes hand the states on in memory
+    to = ctx.workspace().template take<float>(in.state_size());
   choose_walk(ctx, in.sequences.count * in.heads, in.value_dim, {from, to}, [&](auto walk) {
     for (std::int64_t t = 0; t < in.sequences.length;)
       t += retention_step_pass<T, decltype(walk)>(ctx, in, t, most, t == 0 ? from : to, to, o);

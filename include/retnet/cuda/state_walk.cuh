@@ -100,10 +100,11 @@ __device__ float log_decay_of(const DeviceRetention<T>& in, std::int64_t row, in
   constexpr float kLn2 = 0.693147180559945f;
   return in.log_gate ? in.log_gate.row(row)[head] : in.decay.log2_gamma[head] * kLn2;
 }
-/// a_n of a head. By expm1, so that 1 - 2^-(5+h) comes out exact for every head that has it.
+/// a_n of a head. Near 1 by expm1, so that 1 - 2^-(5+h) comes out exact where float has it.
 template <class T>
 __device__ float decay_of(const DeviceRetention<T>& in, std::int64_t row, int head) {
-  return 1.f + expm1f(log_decay_of(in, row, head));
+  const float x = log_decay_of(in, row, head);
+  return x > -0.5f ? 1.f + expm1f(x) : expf(x);
 }
 
 /// Blocks may be put on the multiprocessors while the kernel before still runs; they wait here for
