@@ -128,8 +128,9 @@ __device__ __forceinline__ bool mbarrier_try_wait(std::uint64_t* bar, std::uint3
 /// ends becomes a trap.
 __device__ __forceinline__ void mbarrier_wait(std::uint64_t* bar, std::uint32_t parity) {
 #ifdef RETNET_CUDA_BOUNDED_WAITS
-  for (int i = 0; !mbarrier_try_wait(bar, parity); ++i)
-    if (i > 1 << 20) __trap();
+  const long long start = clock64();
+  while (!mbarrier_try_wait(bar, parity))
+    if (clock64() - start > (1LL << 30)) __trap();  // about half a second
 #else
   while (!mbarrier_try_wait(bar, parity)) {
   }
@@ -166,6 +167,15 @@ __device__ __forceinline__ void tma_load_multicast(void* to, const CUtensorMap* 
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::"
       "cluster [%0], [%1, {%4, %5, %6, %7}], [%2], %3;" ::"r"(shared_address(to)),
       "l"(map), "r"(shared_address(bar)), "h"(blocks), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+__device__ __forceinline__ void tma_load_multicast(void* to, const CUtensorMap* map,
+                                                   std::uint64_t* bar, std::uint16_t blocks, int x,
+                                                   int y, int z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::"
+      "cluster [%0], [%1, {%4, %5, %6}], [%2], %3;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(bar)), "h"(blocks), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
 __device__ __forceinline__ void tma_store(const CUtensorMap* map, const void* from, int x, int y,
