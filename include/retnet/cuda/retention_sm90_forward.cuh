@@ -443,6 +443,7 @@ __device__ __forceinline__ void sm90_states(const Sm90ForwardShared<P>& s,
     const float g = ragged ? exp2f(w.log2_gamma * static_cast<float>(length)) : whole;
 #pragma unroll
     for (int i = 0; i < P::kDk / 2; ++i) state[i] *= g;
+    pin(state);  // all of it before the first product, or the products are taken apart
     const std::uint64_t k = matrix_tile(shared_address(s.k(ring.slot)), kSm90Tile);
     wgmma_fence();
 #pragma unroll
@@ -585,6 +586,12 @@ void sm90_forward_sized(CudaContext& ctx, const DeviceRetention<T>& in, const fl
   const auto scope = ctx.workspace().scope();
   if (a.segments > 1) {
     ctx.note("retention_sm90_forward: states of segments");
+    if (initial != nullptr && initial == final_state) {  // the last segment may end before the first
+      float* copy = ctx.workspace().take<float>(in.state_size());
+      RETNET_CUDA(cudaMemcpyAsync(copy, initial, in.state_size() * sizeof(float),
+                                  cudaMemcpyDeviceToDevice, ctx.stream()));
+      a.initial = copy;
+    }
     a.segment_states = ctx.workspace().take<float>(in.state_size() * (a.segments - 1));
     sm90_forward_launch<Sm90Forward<T, kDk, kDv, false>>(ctx, in, a, o);
   }
@@ -628,9 +635,11 @@ void retention_sm90_forward(CudaContext& ctx, const DeviceRetention<T>& in, cons
     else
       sm90_forward_sized<T, kDk, 64>(ctx, in, initial, final_state, o);
   };
-  if (in.key_dim == 64) run.template operator()<64>();
-  if (in.key_dim == 128) run.template operator()<128>();
-  if (in.key_dim == 256) run.template operator()<256>();
+  if constexpr (sizeof(T) == 2) {
+    if (in.key_dim == 64) run.template operator()<64>();
+    if (in.key_dim == 128) run.template operator()<128>();
+    if (in.key_dim == 256) run.template operator()<256>();
+  }
 }
 
 }  // namespace retnet::cuda
