@@ -24,6 +24,12 @@ struct StateWalk {
 template <class Walk>
 using StateRows = Vector<float, Walk::pack>[Walk::rows];
 
+/// One access, which the compiler makes several of after inlining where it is not asked for by name.
+__device__ inline void store_pack(float* to, const Vector<float, 4>& x) {
+  __stwb(reinterpret_cast<float4*>(to), make_float4(x.at[0], x.at[1], x.at[2], x.at[3]));
+}
+__device__ inline void store_pack(float* to, const Vector<float, 1>& x) { *to = x.at[0]; }
+
 /// Where this thread stands.
 template <class Walk>
 struct StatePlace {
@@ -57,7 +63,7 @@ struct StatePlace {
     float* at = states + offset + std::int64_t{row(first, 0)} * dv;
 #pragma unroll
     for (int i = 0; i < Walk::rows; ++i, at += Walk::groups * dv)
-      if (states != nullptr && inside(row(first, i))) store_vector(at, s[i]);
+      if (states != nullptr && inside(row(first, i))) store_pack(at, s[i]);
   }
   /// This thread's columns of a row [Dv], which may begin at any address.
   template <class T>
