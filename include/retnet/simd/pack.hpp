@@ -98,26 +98,33 @@ struct Pack<T, 1> {
   friend T sum(Pack a) { return a.v; }
 };
 
-/// 16-bit words, each in the upper half of a 32-bit one: bfloat16 as float. g++ 12 makes the general
+/// bfloat16 as float: 16-bit words, each in the upper half of a 32-bit one. g++ 12 makes the general
 /// conversion of two halves and a shuffle, which would bound the reading of bfloat16 weights.
 template <int N>
-inline typename VectorOf<std::uint32_t, N>::Type upper_halves(const void* p) {
+inline Pack<float, N> load_upper_halves(const void* p) {
   using Word = typename VectorOf<std::uint32_t, N>::Type;
+  Word words;
 #if defined(__AVX512F__)
   if constexpr (N == 16)  // without a mask g++ 12 warns of its own header
-    return reinterpret_cast<Word>(_mm512_maskz_cvtepu16_epi32(
-               __mmask16(0xFFFF), _mm256_loadu_si256(static_cast<const __m256i*>(p))))
-           << 16;
+    words = reinterpret_cast<Word>(_mm512_maskz_cvtepu16_epi32(
+        __mmask16(0xFFFF), _mm256_loadu_si256(static_cast<const __m256i*>(p))));
+  else
 #endif
 #if defined(__AVX2__)
-  if constexpr (N == 8)
-    return reinterpret_cast<Word>(
-               _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))
-           << 16;
+      if constexpr (N == 8)
+    words = reinterpret_cast<Word>(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+  else
 #endif
-  typename VectorOf<std::uint16_t, N>::Type bits;
-  std::memcpy(&bits, p, sizeof(bits));
-  return __builtin_convertvector(bits, Word) << 16;
+  {
+    typename VectorOf<std::uint16_t, N>::Type bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    words = __builtin_convertvector(bits, Word);
+  }
+  words <<= 16;
+  Pack<float, N> x;  // not the words themselves: vectors wider than the target's have no ABI
+  std::memcpy(&x.v, &words, sizeof(words));
+  return x;
 }
 
 /// Loads N stored numbers widened to T.
@@ -126,10 +133,7 @@ inline Pack<T, N> load_as(const From* p) {
   if constexpr (std::same_as<T, From>) {
     return Pack<T, N>::load(p);
   } else if constexpr (std::same_as<From, bfloat16> && std::same_as<T, float> && N > 1) {
-    const auto wide = upper_halves<N>(p);
-    Pack<T, N> x;
-    std::memcpy(&x.v, &wide, sizeof(wide));
-    return x;
+    return load_upper_halves<N>(p);
   } else {
     T lanes[N];
     for (int i = 0; i < N; ++i) lanes[i] = scalar_cast<T>(p[i]);
