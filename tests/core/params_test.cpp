@@ -54,6 +54,18 @@ TEST(ParamLayout, FindsByName) {
   EXPECT_EQ(e.layout.find("absent"), nullptr);
 }
 
+TEST(ParamLayout, CopiesFindTheirOwn) {
+  ParamLayout copy;
+  {
+    const Example e;
+    copy = e.layout;
+    const ParamLayout moved = ParamLayout(e.layout);
+    EXPECT_EQ(moved.find("ones"), &moved.entries()[1]);
+  }
+  copy.add("more", 1, 1, {});
+  for (const ParamEntry& entry : copy.entries()) EXPECT_EQ(copy.find(entry.name), &entry);
+}
+
 TEST(ParamLayout, RejectsNamesGivenTwiceAndEmptyShapes) {
   ParamLayout layout;
   layout.add("w", 2, 2, {});

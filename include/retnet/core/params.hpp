@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -58,7 +58,7 @@ class ParamLayout {
 
   /// An empty layout of the same size that will put every parameter where this one has it.
   ParamLayout like() const {
-    std::map<std::string, Index> offsets;
+    std::unordered_map<std::string, Index> offsets;
     for (const auto& e : entries_) offsets[e.name] = e.place.offset;
     ParamLayout out([offsets = std::move(offsets)](const std::string& name, Index, Index) {
       return offsets.at(name);
@@ -76,6 +76,7 @@ class ParamLayout {
     constexpr Index kStep = kAlignment / sizeof(bfloat16);  // aligned in every storage type
     const Index end = place.offset + place.size();
     size_ = std::max(size_, placement_ ? end : (end + kStep - 1) / kStep * kStep);
+    index_.emplace(name, entries_.size());
     entries_.push_back({std::move(name), place, init, decays});
     return place;
   }
@@ -88,13 +89,13 @@ class ParamLayout {
     return n;
   }
   const ParamEntry* find(std::string_view name) const {
-    for (const auto& e : entries_)
-      if (e.name == name) return &e;
-    return nullptr;
+    const auto it = index_.find(std::string(name));
+    return it == index_.end() ? nullptr : &entries_[it->second];
   }
 
  private:
   std::vector<ParamEntry> entries_;
+  std::unordered_map<std::string, std::size_t> index_;  // of a name's entry
   Index size_ = 0;
   Placement placement_;
 };
