@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "retnet/cuda/buffer.cuh"
@@ -93,6 +95,16 @@ class CudaContext {
   /// wgmma and TMA: compute capability 9.0 exactly, code for it is not portable.
   bool hopper() const { return properties_.major == 9 && properties_.minor == 0; }
 
+  /// What a library needs once a context: its handle, its plans. Made when first asked for.
+  template <class Part>
+  Part& part() {
+    static const char tag = 0;  // its address names the type
+    for (auto& [name, held] : parts_)
+      if (name == &tag) return *static_cast<Part*>(held.get());
+    parts_.emplace_back(&tag, std::make_shared<Part>());
+    return *static_cast<Part*>(parts_.back().second.get());
+  }
+
   /// Tests and benches may forbid the kernels for Hopper, to run the portable ones.
   bool portable_only = false;
 
@@ -107,6 +119,7 @@ class CudaContext {
   cudaDeviceProp properties_{};
   cudaStream_t stream_ = nullptr;
   DeviceWorkspace workspace_;
+  std::vector<std::pair<const void*, std::shared_ptr<void>>> parts_;
 };
 
 }  // namespace retnet
