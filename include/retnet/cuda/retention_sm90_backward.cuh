@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+// The backward pass of retention on Hopper: every gradient a pass of its own over the sequence, all
+// in one launch, no state in device memory (detail/sm90_backward_pass.cuh has the algebra).
+#pragma once
+
+#include "retnet/cuda/detail/sm90_backward_pass.cuh"
+
+namespace retnet::cuda {
+
+namespace sm90_backward {
+
+/// Calls launch.template operator()<Dk, Dv>() for the head size of `in`; false where it has no plan.
+template <class Launch>
+bool with_head_size(int key_dim, int value_dim, Launch launch) {
+  const auto is = [&](int dk, int dv) { return key_dim == dk && value_dim == dv; };
+  if (is(64, 64)) return launch.template operator()<64, 64>(), true;
+  if (is(64, 128)) return launch.template operator()<64, 128>(), true;
+  if (is(128, 128)) return launch.template operator()<128, 128>(), true;
+  if (is(128, 256)) return launch.template operator()<128, 256>(), true;
+  if (is(256, 256)) return launch.template operator()<256, 256>(), true;
+  if (is(256, 512)) return launch.template operator()<256, 512>(), true;
+  return false;
+}
+
+/// Bulk copies want addresses and distances that are multiples of 16 bytes.
+template <class T>
+bool copyable(DeviceRows<T> rows) {
+  return reinterpret_cast<std::uintptr_t>(rows.data) % 16 == 0 && rows.stride % 8 == 0;
+}
+
+template <class T>
+CUtensorMap tiles_of(DeviceRows<T> rows, std::int64_t count, int columns) {
+  return tensor_map(rows.data,
+                    {64, static_cast<std::uint64_t>(count), static_cast<std::uint64_t>(columns / 64)},
+                    {static_cast<std::uint64_t>(rows.stride) * 2, 128}, {64, kBoxRows, 1});
+}
+
+template <class T, int kDk, int kDv>
+void launch(CudaContext& ctx, const DeviceRetention<T>& in, const Problem<T>& problem) {
+  using P = Plan<kDk, kDv>;
+  const auto kernel = backward_kernel<T, kDk, kDv>;
+  RETNET_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kBytes));
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {P::kCluster, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(in.sequences.count * in.heads * P::kBlocks));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = P::kBytes;
+  config.stream = ctx.stream();
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  RETNET_CUDA(cudaLaunchKernelEx(&config, kernel, problem), shape_of(in));
+}
+
+}  // namespace sm90_backward
+
+/// Fixed decay, a key head for every query head, head sizes that have a plan, and no gradient of the
+/// decay.
+template <class T>
+bool sm90_backward_serves(const CudaContext& ctx, const DeviceRetention<T>& in,
+                          DeviceRows<const T> d_o, const DeviceRetentionGradient<T>& grad) {
+  if constexpr (sizeof(T) != 2) {
+    return false;
+  } else {
+    using sm90_backward::copyable;
+    return ctx.hopper() && !ctx.portable_only && compiled_for_sm90a() && !in.log_gate &&
+           !grad.dlog_decay && in.heads == in.kv_heads && copyable(in.q) && copyable(in.k) &&
+           copyable(in.v) && copyable(d_o) && copyable(grad.dq) && copyable(grad.dk) &&
+           copyable(grad.dv) && in.sequences.rows < (std::int64_t{1} << 31) &&
+           sm90_backward::with_head_size(in.key_dim, in.value_dim, [&]<int, int>() {});
+  }
+}
+
+template <class T>
+void retention_sm90_backward(CudaContext& ctx, const DeviceRetention<T>& in, const float* initial,
+                             DeviceRows<const T> d_o, const DeviceRetentionGradient<T>& grad) {
+  if constexpr (sizeof(T) == 2) {
+    using sm90_backward::tiles_of;
+    const auto scope = ctx.workspace().scope();
+    const float* dstate = grad.dstate;
+    if (dstate != nullptr) {  // read by the blocks of dK and dV, written by those of dK
+      float* copy = ctx.workspace().take<float>(in.state_size());
+      RETNET_CUDA(cudaMemcpyAsync(copy, dstate, in.state_size() * sizeof(float),
+                                  cudaMemcpyDeviceToDevice, ctx.stream()));
+      dstate = copy;
+    }
+    const std::int64_t rows = in.sequences.rows;
+    const int keys = in.heads * in.key_dim, values = in.heads * in.value_dim;
+    const sm90_backward::Problem<T> problem{
+        .operand = {tiles_of(in.q, rows, keys), tiles_of(in.k, rows, keys),
+                    tiles_of(in.v, rows, values), tiles_of(d_o, rows, values)},
+        .result = {tiles_of(grad.dq, rows, keys), tiles_of(grad.dk, rows, keys),
+                   tiles_of(grad.dv, rows, values)},
+        .rows = {grad.dq, grad.dk, grad.dv},
+        .initial = initial,
+        .dstate = dstate,
+        .dinitial = grad.dstate,
+        .decay = in.decay,
+        .sequences = in.sequences,
+        .heads = in.heads,
+        .key_dim = in.key_dim,
+        .value_dim = in.value_dim};
+    sm90_backward::with_head_size(in.key_dim, in.value_dim, [&]<int kDk, int kDv>() {
+      sm90_backward::launch<T, kDk, kDv>(ctx, in, problem);
+    });
+  }
+}
+
+}  // namespace retnet::cuda
