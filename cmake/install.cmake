@@ -26,6 +26,7 @@ install(FILES
   "${PROJECT_BINARY_DIR}/retnetConfigVersion.cmake"
   cmake/retnetEigen.cmake
   cmake/retnetSentencePiece.cmake
+  cmake/retnet_cuda.cmake
   cmake/retnet_io.cmake
   cmake/retnet_sentencepiece.cmake
   cmake/retnet_tokenizers.cmake

@@ -54,6 +54,15 @@ need() {
     install --no-install-recommends $missing >/dev/null || die "the installation failed; see above."
 }
 
+# Where CMake finds the CUDA compiler, if there is one.
+find_nvcc() {
+  if [ -z "${CUDACXX:-}" ] && ! command -v nvcc >/dev/null 2>&1 && [ -x /usr/local/cuda/bin/nvcc ]; then
+    CUDACXX=/usr/local/cuda/bin/nvcc
+    export CUDACXX
+  fi
+  command -v "${CUDACXX:-nvcc}" >/dev/null 2>&1
+}
+
 # A build folder of another generator, or of a checkout that has moved since, cannot be configured again.
 drop_foreign_cache() {
   cache="$build/CMakeCache.txt"

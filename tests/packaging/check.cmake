@@ -81,6 +81,13 @@ elseif(ROUTE STREQUAL "versions")
     EXPECT_ERROR "component io needs nlohmann-json")
   run(COMMAND ${probe_with} -DWANTED=${minor} "-DPARTS=OPTIONAL_COMPONENTS;io"
     -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON)
+  # No compiler for CUDA is asked for: who has none learns what is missing.
+  run(COMMAND ${probe_with} -DWANTED=${minor} "-DPARTS=COMPONENTS;cuda" -DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON
+    EXPECT_ERROR "component cuda needs the CUDA toolkit")
+  if(CUDA)
+    run(COMMAND ${probe_with} -DWANTED=${minor} "-DPARTS=COMPONENTS;cuda"
+      -DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=OFF -DCUDAToolkit_ROOT=${CUDA})
+  endif()
   run(COMMAND ${probe_with} -DWANTED=${minor} "-DPARTS=COMPONENTS;nonsense" EXPECT_ERROR "no component nonsense")
 
 elseif(ROUTE STREQUAL "add_subdirectory")

@@ -11,6 +11,8 @@
 #pragma once
 
 #include "retnet/cuda/retention_generic.cuh"
+#include "retnet/cuda/retention_sm90_backward.cuh"
+#include "retnet/cuda/retention_sm90_forward.cuh"
 #include "retnet/cuda/retention_step.cuh"
 
 namespace retnet {
@@ -39,6 +41,10 @@ template <class T>
 void retention_chunkwise(CudaContext& ctx, const DeviceRetention<T>& in, const float* initial,
                          float* final, DeviceRows<T> o) {
   cuda::check_op(in, o, "o", "retention_chunkwise");
+  if (cuda::sm90_forward_serves(ctx, in, o)) {
+    ctx.note("retention_chunkwise: Hopper");
+    return cuda::retention_sm90_forward(ctx, in, initial, final, o);
+  }
   ctx.note("retention_chunkwise: portable tiles");
   retention_generic_forward(ctx, in, initial, final, o);
 }
@@ -73,6 +79,10 @@ void retention_chunkwise_backward(CudaContext& ctx, const DeviceRetention<T>& in
   cuda::check_rows(in, grad.dk, std::int64_t{in.kv_heads} * in.key_dim, "dk", kWhere);
   cuda::check_rows(in, grad.dv, std::int64_t{in.kv_heads} * in.value_dim, "dv", kWhere);
   if (grad.dlog_decay) cuda::check_rows(in, grad.dlog_decay, in.heads, "dlog_decay", kWhere);
+  if (cuda::sm90_backward_serves(ctx, in, d_o, grad)) {
+    ctx.note("retention_chunkwise_backward: Hopper");
+    return cuda::retention_sm90_backward(ctx, in, initial, d_o, grad);
+  }
   ctx.note("retention_chunkwise_backward: portable tiles");
   retention_generic_backward(ctx, in, initial, d_o, grad);
 }
