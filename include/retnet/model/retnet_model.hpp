@@ -57,7 +57,7 @@ class RetNetModel {
   static constexpr const char* kName = "RetNetModel";
 
   /// What backward needs of forward. With `recompute` one block's activations exist at a time:
-  /// memory of one block instead of L, for one more forward.
+  /// memory of one block of each kind instead of L, for one more forward.
   struct Saved {
     bool recompute = false;
     Out embedded;             // before the embedding norm

@@ -162,7 +162,7 @@ void RetNetModel<Scalar, Weight>::reserve(Saved& s, Index rows, const State* sta
   for (auto& x : s.inputs) x = next();
   s.embedded = next();
   s.hidden = next();
-  s.blocks.resize(s.recompute ? 1 : blocks_.size());
+  s.blocks.resize(s.recompute ? std::variant_size_v<AnyBlock> : blocks_.size());
   s.cross_blocks.resize(s.recompute && !cross_blocks_.empty() ? 1 : cross_blocks_.size());
   if (s.recompute && state) s.initial = *state;
   if (s.recompute && !state) s.initial = State();
@@ -266,7 +266,8 @@ void RetNetModel<Scalar, Weight>::backward(Context& ctx, ParamRef<const Weight> 
     std::visit(
         [&](const auto& b) {
           using B = std::remove_cvref_t<decltype(b)>;
-          auto& saved = detail::as<typename B::Saved>(s.blocks[s.recompute ? 0 : l]);
+          const std::size_t place = s.recompute ? blocks_[l].index() : l;
+          auto& saved = detail::as<typename B::Saved>(s.blocks[place]);
           const Pass at = at_layer(pass, l);
           const In x(s.inputs[l]);
           if (s.recompute) {
