@@ -62,6 +62,7 @@ int run(int argc, char** argv) {
   std::printf("%s\n", head);
   bench::add_retention(ctx, limits, report);
   bench::add_decode(ctx, limits, report);
+  bench::add_row_ops(ctx, limits, report);
 
   const auto folder = flag(argc, argv, "--out=");
   if (folder.empty()) return 0;

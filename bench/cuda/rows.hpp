@@ -8,6 +8,7 @@
 namespace bench {
 
 void add_retention(CudaContext& ctx, const Limits& limits, Report& report);
+void add_row_ops(CudaContext& ctx, const Limits& limits, Report& report);
 void add_decode(CudaContext& ctx, const Limits& limits, Report& report);
 
 }  // namespace bench

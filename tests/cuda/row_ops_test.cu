@@ -4,16 +4,9 @@
 
 #include "retnet/cuda/adamw.cuh"
 #include "retnet/cuda/embedding.cuh"
+#include "retnet/cuda/host.cuh"
 #include "retnet/cuda/norm.cuh"
 #include "retnet/cuda/rotation.cuh"
-#include "retnet/ops/cross_entropy.hpp"
-#include "retnet/ops/embedding.hpp"
-#include "retnet/ops/linear.hpp"
-#include "retnet/ops/norm.hpp"
-#include "retnet/ops/activation.hpp"
-#include "retnet/ops/rotation.hpp"
-#include "retnet/train/adamw.hpp"
-#include "retnet/train/clip.hpp"
 #include "support/device_matrix.cuh"
 
 namespace retnet {

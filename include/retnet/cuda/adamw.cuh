@@ -40,7 +40,8 @@ namespace cuda {
 inline constexpr int kAdamThreads = 256;
 inline constexpr int kNormBlocks = 1024;
 
-inline __global__ void square_sum_kernel(const float* x, std::int64_t n, double* sums) {
+template <class T>
+__global__ void square_sum_kernel(const T* x, std::int64_t n, double* sums) {
   __shared__ double warps[kAdamThreads / 32];
   const std::int64_t packs = n / 4, step = std::int64_t{gridDim.x} * blockDim.x;
   const std::int64_t me = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
@@ -61,12 +62,13 @@ inline __global__ void square_sum_kernel(const float* x, std::int64_t n, double*
   sums[blockIdx.x] = sum;
 }
 
-inline __global__ void update_kernel(const double* sums, int parts, const DeviceLoss* loss,
-                                     double limit, DeviceUpdate* update) {
+template <int Lanes>
+__global__ void update_kernel(const double* sums, int parts, const DeviceLoss* loss, double limit,
+                              DeviceUpdate* update) {
   double sum = 0.0;
-  for (int i = threadIdx.x; i < parts; i += 32) sum += sums[i];
+  for (int i = threadIdx.x; i < parts; i += Lanes) sum += sums[i];
 #pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, lane);
+  for (int lane = Lanes / 2; lane > 0; lane /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, lane);
   if (threadIdx.x != 0) return;
   const double mean = 1.0 / static_cast<double>(loss->rows);
   const double norm = sqrt(sum) * mean;
@@ -132,10 +134,11 @@ inline void decide_update(CudaContext& ctx, const float* gradient, std::int64_t 
                           const DeviceLoss* loss, double clip_norm, DeviceUpdate* update) {
   const auto scope = ctx.workspace().scope();
   double* sums = ctx.workspace().take<double>(cuda::kNormBlocks);
-  cuda::square_sum_kernel<<<cuda::kNormBlocks, cuda::kAdamThreads, 0, ctx.stream()>>>(gradient, size,
-                                                                                     sums);
+  cuda::square_sum_kernel<float>
+      <<<cuda::kNormBlocks, cuda::kAdamThreads, 0, ctx.stream()>>>(gradient, size, sums);
   RETNET_CUDA_LAUNCHED("square_sum", cuda::concat(size, " elements"));
-  cuda::update_kernel<<<1, 32, 0, ctx.stream()>>>(sums, cuda::kNormBlocks, loss, clip_norm, update);
+  cuda::update_kernel<32>
+      <<<1, 32, 0, ctx.stream()>>>(sums, cuda::kNormBlocks, loss, clip_norm, update);
   RETNET_CUDA_LAUNCHED("update", cuda::concat(size, " elements"));
 }
 

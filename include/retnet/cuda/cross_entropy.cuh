@@ -89,12 +89,13 @@ __global__ void __launch_bounds__(kLossThreads)
 }
 
 // One block: the same sum whatever runs beside it.
-inline __global__ void add_losses_kernel(const float* losses, std::int64_t rows, DeviceLoss* loss) {
-  __shared__ double sums[256];
-  __shared__ std::int64_t counts[256];
+template <int Threads>
+__global__ void add_losses_kernel(const float* losses, std::int64_t rows, DeviceLoss* loss) {
+  __shared__ double sums[Threads];
+  __shared__ std::int64_t counts[Threads];
   double sum = 0.0;
   std::int64_t count = 0;
-  for (std::int64_t r = threadIdx.x; r < rows; r += 256) {
+  for (std::int64_t r = threadIdx.x; r < rows; r += Threads) {
     const float x = losses[r];
     const bool counts_it = !(x == -1.0f);
     sum += counts_it ? static_cast<double>(x) : 0.0;
@@ -102,7 +103,7 @@ inline __global__ void add_losses_kernel(const float* losses, std::int64_t rows,
   }
   sums[threadIdx.x] = sum;
   counts[threadIdx.x] = count;
-  for (int step = 128; step > 0; step /= 2) {
+  for (int step = Threads / 2; step > 0; step /= 2) {
     __syncthreads();
     if (threadIdx.x >= step) continue;
     sums[threadIdx.x] += sums[threadIdx.x + step];
@@ -128,7 +129,7 @@ void cross_entropy(CudaContext& ctx, const std::int32_t* targets, DeviceMatrix<T
   kernel<<<static_cast<unsigned>(logits.rows), cuda::kLossThreads, 0, ctx.stream()>>>(
       targets, logits, gradient_scale, losses);
   RETNET_CUDA_LAUNCHED("cross_entropy", logits.text());
-  cuda::add_losses_kernel<<<1, 256, 0, ctx.stream()>>>(losses, logits.rows, loss);
+  cuda::add_losses_kernel<256><<<1, 256, 0, ctx.stream()>>>(losses, logits.rows, loss);
   RETNET_CUDA_LAUNCHED("add_losses", logits.text());
 }
 

@@ -204,11 +204,12 @@ __global__ void column_part_kernel(DeviceMatrix<const T> x, std::int64_t rows_a_
 }
 
 // out[j] += sum over parts, then over the `groups` that share column j: always in the same order.
-inline __global__ void add_parts_kernel(const float* sums, std::int64_t parts, std::int64_t width,
-                                        int groups, float* out) {
-  __shared__ float tile[8][33];
+template <class T>
+__global__ void add_parts_kernel(const T* sums, std::int64_t parts, std::int64_t width, int groups,
+                                 T* out) {
+  __shared__ T tile[8][33];
   const std::int64_t column = blockIdx.x * 32 + threadIdx.x;
-  float sum = 0.0f;
+  T sum(0);
   if (column < width)
     for (int g = 0; g < groups; ++g)
       for (std::int64_t p = threadIdx.y; p < parts; p += 8)
@@ -224,7 +225,8 @@ inline __global__ void add_parts_kernel(const float* sums, std::int64_t parts, s
 inline void add_parts(CudaContext& ctx, const float* sums, std::int64_t parts, int groups,
                       std::int64_t width, float* out) {
   const auto blocks = static_cast<unsigned>((width + 31) / 32);
-  add_parts_kernel<<<blocks, dim3(32, 8), 0, ctx.stream()>>>(sums, parts, width, groups, out);
+  add_parts_kernel<float>
+      <<<blocks, dim3(32, 8), 0, ctx.stream()>>>(sums, parts, width, groups, out);
   RETNET_CUDA_LAUNCHED("add_parts", concat("[", parts, ",", groups, ",", width, "]"));
 }
 

@@ -62,9 +62,9 @@ __device__ inline double decay_row_sum(double log_gamma, double n) {
   return log_gamma == 0.0 ? n + 1.0 : expm1((n + 1.0) * log_gamma) / expm1(log_gamma);
 }
 
-inline __global__ void angles_kernel(DeviceTheta t, DeviceSequences sequences,
-                                     const std::int64_t* positions, std::int64_t period,
-                                     float2* query, float2* key, float* row_scale) {
+template <class Position>
+__global__ void angles_kernel(DeviceTheta t, DeviceSequences sequences, const Position* positions,
+                              std::int64_t period, float2* query, float2* key, float* row_scale) {
   const std::int64_t width = t.pairs + (row_scale != nullptr ? t.heads : 0);
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < period * width;
        i += std::int64_t{gridDim.x} * blockDim.x) {
@@ -171,7 +171,7 @@ inline DeviceAngles make_angles(CudaContext& ctx, const DeviceTheta& theta,
       theta.log_gamma != nullptr ? ws.take<float>(out.period * theta.heads) : nullptr;
   const std::int64_t work = n + (scale != nullptr ? out.period * theta.heads : 0);
   if (work > 0) {
-    cuda::angles_kernel<<<cuda::blocks_for(ctx, work, 128), 128, 0, ctx.stream()>>>(
+    cuda::angles_kernel<std::int64_t><<<cuda::blocks_for(ctx, work, 128), 128, 0, ctx.stream()>>>(
         theta, sequences, positions, out.period, query, key, scale);
     RETNET_CUDA_LAUNCHED("angles", cuda::concat("[", out.period, ",", theta.pairs, "]"));
   }

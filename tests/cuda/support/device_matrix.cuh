@@ -6,8 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include "retnet/core/rng.hpp"
-#include "retnet/core/window.hpp"
+#include "retnet/cuda/host.cuh"
 #include "retnet/cuda/matrix.cuh"
 
 namespace retnet::test {
