@@ -20,9 +20,10 @@ using test::Framed;
 struct Shape {
   Index rows, in, out;
 };
-constexpr Shape kShapes[] = {{1, 1, 1},    {1, 7, 3},     {2, 16, 5},    {1, 64, 66},   {3, 33, 64},
-                             {65, 20, 43}, {64, 64, 129}, {1, 300, 257}, {4, 257, 130}, {7, 600, 9},
-                             {16, 1030, 6}, {33, 520, 97}, {300, 515, 8}};
+constexpr Shape kShapes[] = {{1, 1, 1},     {1, 7, 3},     {2, 16, 5},    {1, 64, 66},
+                             {3, 33, 64},   {65, 20, 43},  {64, 64, 129}, {1, 300, 257},
+                             {4, 257, 130}, {7, 600, 9},   {16, 1030, 6}, {33, 520, 97},
+                             {300, 515, 8}, {1, 4200, 21}, {3, 2100, 35}, {11, 1601, 19}};
 
 template <class S, class W>
 Framed<S> expected_linear(Window<const W> weight, Window<const W> bias, Window<const S> x) {

@@ -22,7 +22,8 @@ struct LinearShape {
   static constexpr Index kTokens = 2 * kLanes<S>;         // of a panel
   static constexpr Index kPanelBytes = Index{1} << 19;    // packed tokens that stay in L2
   static constexpr Index kOutputs = 12 * kRows;           // of a task
-  static constexpr Index kChain = 256;  // terms added one by one; longer sums lose float's precision
+  static constexpr Index kChain =
+      256;  // terms added one by one; longer sums lose float's precision
 };
 
 /// kRows weights of consecutive outputs, by rows of `step`: where they lie, or widened and filled up
@@ -46,9 +47,8 @@ struct WeightRows {
     for (Index r = 0; r < count; ++r) {
       const W* from = w.row(first + r);
       S* to = wide + r * w.cols;
-      for_each_pack<S>(w.cols, [=](auto p, Index i) {
-        load_as<S, decltype(p)::size>(from + i).store(to + i);
-      });
+      for_each_pack<S>(
+          w.cols, [=](auto p, Index i) { load_as<S, decltype(p)::size>(from + i).store(to + i); });
     }
     std::fill(wide + count * w.cols, wide + kR * w.cols, S(0));
   }
@@ -115,76 +115,227 @@ void linear(Cpu& ctx, const Window<const W>& w, const Window<const W>& bias,
   }
 }
 
+/// A generation step takes kOutputs outputs at a time. The sums of kTokens tokens with kRows rows of
+/// weights stay in registers, as many columns of the tokens in the first cache.
+template <class S>
+struct StepShape {
+  static constexpr int kRows = 4;
+  static constexpr int kTokens = kRegisters == 32 ? 4 : 2;
+  static constexpr Index kOutputs = 16;
+  static constexpr Index kBatch = 16;             // tokens that meet the weights at once
+  static constexpr Index kCacheBytes = 16 << 10;  // of tokens
+  static constexpr Index kTask = 64;              // outputs of a task
+
+  /// Columns of that many tokens; a multiple of every vector and of a cache line.
+  static Index piece(Index tokens) {
+    return kCacheBytes / (tokens * static_cast<Index>(sizeof(S))) / 64 * 64;
+  }
+};
+
+/// Keeps g++ from repeating a load as an operand of every multiply-add (as in simd::Tile).
+template <class P>
+inline P in_register(P p) {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+  if constexpr (P::size > 1) asm("" : "+v"(p.v));
+#endif
+  return p;
+}
+
 /// sums[m][r] += the vectors of X tokens times those of R rows of weights, over whole vectors of
-/// [0, depth).
-template <int X, int R, class S, class W>
-void add_products(Index depth, const W* w, Index w_step, const S* x, Index x_step, Pack<S>* memory) {
+/// [0, depth). Meanwhile F rows from `next` are fetched one after the other: the hardware sees R
+/// streams, too short each to learn where they go.
+template <int X, int R, int F, class S, class W>
+void add_products(Index depth, const W* w, Index w_step, const W* next, const Pack<S>* x,
+                  Index x_step, bool first, Pack<S>* memory) {
   using P = Pack<S>;
-  constexpr Index kN = P::size;
+  constexpr Index kN = P::size, kOut = StepShape<S>::kOutputs;
+  constexpr Index kLine = std::max<Index>(kN, 64 / static_cast<Index>(sizeof(W)));
   P sums[X][R];
-#pragma GCC unroll 16
-  for (int i = 0; i < X * R; ++i) sums[i / R][i % R] = memory[i];
-  for (Index k = 0; k + kN <= depth; k += kN) {
+#pragma GCC unroll 32
+  for (int i = 0; i < X * R; ++i)
+    sums[i / R][i % R] = first ? P::zero() : memory[i / R * kOut + i % R];
+  const auto add = [&](Index k) {
     P weight[R];
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) weight[r] = load_as<S, int{kN}>(w + r * w_step + k);
-#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) weight[r] = in_register(load_as<S, int{kN}>(w + r * w_step + k));
+#pragma GCC unroll 8
     for (int m = 0; m < X; ++m) {
-      const P token = P::load(x + m * x_step + k);
+      const P token = in_register(x[m]);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) sums[m][r] = fma(token, weight[r], sums[m][r]);
     }
+    x += x_step;
+  };
+  Index k = 0, ahead = 0;
+  for (; k + kLine <= depth; k += kLine) {
+#pragma GCC unroll 4
+    for (int r = 0; r < F; ++r) __builtin_prefetch(next + ahead + r * kLine);
+    ahead += F * kLine;
+    if (ahead >= depth) {
+      ahead = 0;
+      next += w_step;
+    }
+#pragma GCC unroll 8
+    for (Index i = 0; i < kLine; i += kN) add(k + i);
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < X * R; ++i) memory[i] = sums[i / R][i % R];
+  for (; k + kN <= depth; k += kN) add(k);
+#pragma GCC unroll 32
+  for (int i = 0; i < X * R; ++i) memory[i / R * kOut + i % R] = sums[i / R][i % R];
 }
 
-/// R outputs of all tokens. One vector of sums for each, whatever the number of tokens, so its order
-/// is that of one token alone; K goes in pieces whose tokens stay in the first cache.
-template <int R, class S, class W>
-void dot_outputs(Workspace& scratch, const Window<const W>& w, Index n, const Window<const S>& x,
-                 const Window<S>& y) {
-  using P = Pack<S>;
-  constexpr Index kN = P::size, kCacheBytes = 24 << 10;
-  const auto scope = scratch.scope();
-  P* sums = scratch.take<P>(x.rows * R);
-  std::fill_n(sums, x.rows * R, P::zero());
-  const Index whole = w.cols / kN * kN;
-  const Index fit = kCacheBytes / (x.rows * static_cast<Index>(sizeof(S))) / kN * kN;
-  for (Index k = 0, piece = std::max(fit, 8 * kN); k < whole; k += piece) {
-    const Index depth = std::min(piece, whole - k);
-    const auto add = [&]<int X>(Index m) {
-      add_products<X, R>(depth, w.row(n) + k, w.stride, x.row(m) + k, x.stride, sums + m * R);
-    };
-    Index m = 0;
-    for (; m + 4 <= x.rows; m += 4) add.template operator()<4>(m);
-    if (x.rows - m >= 2) add.template operator()<2>(m), m += 2;
-    if (x.rows > m) add.template operator()<1>(m);
-  }
-  for (Index m = 0; m < x.rows; ++m)
-    for (Index r = 0; r < R; ++r) {
-      S tail(0);
-      for (Index k = whole; k < w.cols; ++k) tail += x(m, k) * scalar_cast<S>(w(n + r, k));
-      y(m, n + r) = sum(sums[m * R + r]) + tail;
+/// Lane i of the result is sum(rows[i]), its lanes added in the same order.
+template <int B, class T, int N>
+Pack<T, N> sum_each(Pack<T, N> (&rows)[N]) {
+  if constexpr (B > 0) {
+#pragma GCC unroll 8
+    for (int i = 0; i < B; ++i) {
+      exchange_lanes<B>(rows[i], rows[i + B], std::make_integer_sequence<int, N>{});
+      rows[i] = rows[i] + rows[i + B];
     }
+    return sum_each<B / 2>(rows);
+  }
+  return rows[0];
+}
+
+/// The first `count` lanes, then zeros.
+template <class S, class From>
+Pack<S> load_some(const From* p, Index count) {
+  S lanes[kLanes<S>] = {};
+  for (Index i = 0; i < count; ++i) lanes[i] = scalar_cast<S>(p[i]);
+  return Pack<S>::load(lanes);
+}
+
+/// sums[m][r] = the products of all tokens with rows [n, n + outputs) of weights, over the whole
+/// vectors of K. One vector for each, whatever the number of tokens, so its order is that of one
+/// token alone.
+template <class S, class W>
+void step_products(const Window<const W>& w, Index n, Index outputs, const Pack<S>* x, Index tokens,
+                   Index whole, Pack<S>* sums) {
+  using Shape = StepShape<S>;
+  constexpr Index kOut = Shape::kOutputs, kN = Pack<S>::size;
+  const Index piece = Shape::piece(tokens);
+  // What is fetched lies some rows further in this walk: about as many bytes, at any number of
+  // tokens, as arrive within the time that memory takes to answer.
+  const Index tiles = tokens * static_cast<Index>(sizeof(S)) / (Shape::kRows * Index{sizeof(W)});
+  const Index further = Shape::kRows * std::clamp<Index>(tiles, 1, kOut / Shape::kRows);
+  const auto ahead = [&](Index row, Index k) {
+    Index first = n;
+    row += further;
+    if (row >= kOut) row -= kOut, k += piece;
+    if (k >= whole) k = 0, first += kOut;
+    return first + row + Shape::kRows <= w.rows ? w.row(first + row) + k : w.row(n);
+  };
+  for (Index k = 0; k < whole; k += piece) {
+    const Index depth = std::min(piece, whole - k);
+    const auto add_rows = [&]<int R>(Index r) {
+      const W* from = w.row(n + r) + k;
+      const W* next = ahead(r, k);
+      Index m = 0, fetched = 0;
+      const auto add_tokens = [&]<int X, int F>() {
+        add_products<X, R, F>(depth, from, w.stride, next, x + k / kN * tokens + m, tokens, k == 0,
+                              sums + m * kOut + r);
+        m += X;
+        fetched += F;
+        next = fetched < R ? next + F * w.stride : from;
+      };
+      // The fetching is spread over the groups of tokens, so that memory never rests.
+      constexpr int kX = Shape::kTokens;
+      const auto add_groups = [&]<int F>() {
+        while (m + kX <= tokens) add_tokens.template operator()<kX, F>();
+        if constexpr (kX > 2)
+          if (m + 2 <= tokens) add_tokens.template operator()<2, F>();
+        if (m < tokens) add_tokens.template operator()<1, F>();
+      };
+      const Index groups = tokens / kX + tokens % kX / 2 + tokens % 2;
+      if (groups == 1)
+        add_groups.template operator()<R>();
+      else if (groups < R)
+        add_groups.template operator()<(R + 1) / 2>();
+      else
+        add_groups.template operator()<1>();
+    };
+    Index r = 0;
+    for (; r + Shape::kRows <= outputs; r += Shape::kRows)
+      add_rows.template operator()<Shape::kRows>(r);
+    for (; r < outputs; ++r) add_rows.template operator()<1>(r);
+  }
+}
+
+/// Up to kOutputs outputs of up to kBatch tokens.
+template <class S, class W>
+void step_outputs(const Window<const W>& w, const Window<const W>& bias, Index n, Index outputs,
+                  const Pack<S>* x, const Window<S>& y, Pack<S>* sums) {
+  using P = Pack<S>;
+  constexpr Index kN = P::size, kOut = StepShape<S>::kOutputs;
+  const Index tokens = y.rows, whole = w.cols / kN * kN, rest = w.cols - whole;
+  if (whole > 0)
+    step_products(w, n, outputs, x, tokens, whole, sums);
+  else
+    std::fill_n(sums, tokens * kOut, P::zero());
+  for (Index r = 0; r < outputs && rest > 0; ++r) {
+    const P weight = load_some<S>(w.row(n + r) + whole, rest);
+    for (Index m = 0; m < tokens; ++m) {
+      P& sum = sums[m * kOut + r];
+      sum = fma(x[whole / kN * tokens + m], weight, sum);
+    }
+  }
+  for (Index r = 0; r < outputs; r += kN) {
+    const Index count = std::min(kN, outputs - r);
+    const P add = bias.empty() ? P::zero() : load_some<S>(bias.data + n + r, count);
+    for (Index m = 0; m < tokens; ++m) {
+      P rows[kN];
+#pragma GCC unroll 16
+      for (int i = 0; i < kN; ++i) rows[i] = sums[m * kOut + r + i];
+      const P result = sum_each<int{kN} / 2>(rows) + add;
+      if (count == kN)
+        result.store(y.row(m) + n + r);
+      else
+        std::memcpy(y.row(m) + n + r, &result.v, static_cast<std::size_t>(count) * sizeof(S));
+    }
+  }
+}
+
+/// Vectors of tokens along K, those of kBatch tokens side by side, the last one filled with zeros.
+template <class S>
+const Pack<S>* pack_tokens(const Window<const S>& x, Workspace& scratch) {
+  using P = Pack<S>;
+  constexpr Index kN = P::size, kBatch = StepShape<S>::kBatch;
+  const Index packs = (x.cols + kN - 1) / kN;
+  P* out = scratch.take<P>(x.rows * packs);
+  for (Index first = 0; first < x.rows; first += kBatch) {
+    const Index tokens = std::min(kBatch, x.rows - first);
+    for (Index m = 0; m < tokens; ++m) {
+      const S* row = x.row(first + m);
+      P* to = out + first * packs + m;
+      for (Index k = 0; k < x.cols; k += kN, to += tokens)
+        *to = k + kN <= x.cols ? P::load(row + k) : load_some<S>(row + k, x.cols - k);
+    }
+  }
+  return out;
 }
 
 /// A generation step: few tokens, weights streamed once.
 template <class S, class W>
 void linear_step(Cpu& ctx, const Window<const W>& w, const Window<const W>& bias,
                  const Window<const S>& x, const Window<S>& y) {
-  constexpr Index kOutputs = 64, kAtOnce = 4;
+  using Shape = StepShape<S>;
+  const auto scope = ctx.workspace().scope();
+  const Pack<S>* packed = pack_tokens(x, ctx.workspace());
+  const Index packs = (x.cols + Pack<S>::size - 1) / Pack<S>::size;
   const auto block = [&](Index task, Workspace& scratch) {
-    const Index first = task * kOutputs, last = std::min(w.rows, first + kOutputs);
-    Index n = first;
-    for (; n + kAtOnce <= last; n += kAtOnce) dot_outputs<int{kAtOnce}>(scratch, w, n, x, y);
-    for (; n < last; ++n) dot_outputs<1>(scratch, w, n, x, y);
-    for (Index m = 0; m < x.rows && !bias.empty(); ++m)
-      for (n = first; n < last; ++n) y(m, n) += scalar_cast<S>(bias.data[n]);
+    auto* sums = scratch.take<Pack<S>>(Shape::kBatch * Shape::kOutputs);
+    const Index last = std::min(w.rows, (task + 1) * Shape::kTask);
+    for (Index n = task * Shape::kTask; n < last; n += Shape::kOutputs)
+      for (Index m = 0; m < x.rows; m += Shape::kBatch)
+        step_outputs(w, bias, n, std::min(Shape::kOutputs, last - n), packed + m * packs,
+                     y.row_block(m, std::min(Shape::kBatch, x.rows - m)), sums);
   };
-  const Index tasks = (w.rows + kOutputs - 1) / kOutputs;
+  const Index tasks = (w.rows + Shape::kTask - 1) / Shape::kTask;
   if (w.rows * w.cols * x.rows < (1 << 17)) {  // waking a thread would cost more than the product
-    for (Index t = 0; t < tasks; ++t) block(t, ctx.workspace());
+    for (Index t = 0; t < tasks; ++t) {
+      const auto task_scope = ctx.workspace().scope();
+      block(t, ctx.workspace());
+    }
   } else {
     ctx.parallel_for(tasks, block);
   }
