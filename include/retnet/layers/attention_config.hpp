@@ -117,15 +117,4 @@ inline void AttentionConfig::validate(std::string_view where) const {
                "\n  mend: 0 for 1/sqrt(head_dim), or positive", kSee);
 }
 
-inline RotationTable rotation_of(const AttentionConfig& config) {
-  switch (config.theta) {
-    case ThetaKind::inclusive:
-      return {config.rotation, theta_inclusive(config.rotary(), config.theta_base)};
-    case ThetaKind::rotary:
-      return {config.rotation, theta_rotary(config.rotary(), config.theta_base)};
-    case ThetaKind::values: return {config.rotation, config.theta_values};
-  }
-  return {};
-}
-
 }  // namespace retnet::inline RETNET_ABI

@@ -252,7 +252,9 @@ inline std::vector<double> log_gamma_of(const RetentionConfig& config) {
   return {};
 }
 
-inline RotationTable rotation_of(const RetentionConfig& config) {
+/// The angles of a mixer: of retention or of attention, which has no xPos.
+template <class Config>
+RotationTable rotation_of(const Config& config) {
   std::vector<double> theta;
   switch (config.theta) {
     case ThetaKind::inclusive: theta = theta_inclusive(config.rotary(), config.theta_base); break;
@@ -260,7 +262,8 @@ inline RotationTable rotation_of(const RetentionConfig& config) {
     case ThetaKind::values: theta = config.theta_values; break;
   }
   RotationTable table(config.rotation, std::move(theta));
-  if (config.xpos_base > 0.0) table.set_xpos(log_xpos(config.rotary(), config.xpos_base));
+  if constexpr (requires { config.xpos_base; })
+    if (config.xpos_base > 0.0) table.set_xpos(log_xpos(config.rotary(), config.xpos_base));
   return table;
 }
 
