@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the command-line tools have in common: exit codes, and options that are one of some words.
+// What the command-line tools have in common: exit codes, options, and how they are explained.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -88,6 +88,14 @@ CLI::Option* add_word(CLI::App& app, const std::string& name, T& value,
       ->check(CLI::IsMember(names).description(""))
       ->type_name(choice)
       ->default_str(shown);
+}
+
+// --model: what is run.
+inline void add_model(CLI::App& app, std::string& model) {
+  app.add_option("--model", model,
+                 "checkpoint: a folder with config.json and safetensors, or a file of save_model")
+      ->required()
+      ->type_name("DIR");
 }
 
 // --threads: all processors unless told otherwise.

@@ -29,10 +29,7 @@ gradient is asked for. With --compat reference there are no gradients in chunks.
 )";
 
 void describe(CLI::App& app, Options& o) {
-  app.add_option("--model", o.model,
-                 "checkpoint: a folder with config.json and safetensors, or a file of save_model")
-      ->required()
-      ->type_name("DIR");
+  examples::add_model(app, o.model);
   app.add_option("--input", o.input, "safetensors file with the token ids")
       ->required()
       ->type_name("FILE");

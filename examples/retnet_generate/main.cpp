@@ -22,10 +22,7 @@ except for layers of attention without a window.
 )";
 
 void describe(CLI::App& app, Options& o) {
-  app.add_option("--model", o.model,
-                 "checkpoint: a folder with config.json and safetensors, or a file of save_model")
-      ->required()
-      ->type_name("DIR");
+  examples::add_model(app, o.model);
   app.add_option("--prompt", o.prompt, "the text to go on from; -: standard input")
       ->required()
       ->type_name("TEXT");
