@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Builds bench_cuda with nvcc alone, runs it and its peers on the GPU that is there, and writes tables:
+# Builds bench_cuda with nvcc alone, runs it and its peers on the GPU that is there, and writes tables; where Eigen is
+# found, also whole training steps:
 #
 #   bench/run_cuda.sh           everything; a minute to build, one to measure, two for the peers
 #   bench/run_cuda.sh --quick   the first shapes only
 #   --no-peers                  without bench/peers/torch_cuda.py
-#   --program <file>            a bench_cuda that is built already
+#   --programs <folder>         of a bench_cuda and train_380m that are built already
 #   --peers <file>              rows that torch_cuda.py wrote before, on this machine
 #   --out <folder>              of the results; default: bench/results/<name of the device>
 #
@@ -17,7 +18,7 @@ say() { printf '%s\n' "retnet: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 quick=""
-program=""
+programs=""
 peers=""
 out=""
 with_peers=yes
@@ -26,7 +27,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --quick) quick=--quick ;;
     --no-peers) with_peers=no ;;
-    --program) program=${2:?"--program needs a file"} && shift ;;
+    --programs) programs=${2:?"--programs needs a folder"} && shift ;;
     --peers) peers=${2:?"--peers needs a file"} && with_peers=no && shift ;;
     --out) out=${2:?"--out needs a folder"} && shift ;;
     *) sed -n '3,14s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
@@ -41,19 +42,29 @@ slug=$(printf '%s' "$device" | tr 'A-Z' 'a-z' | tr -cs 'a-z0-9' '-')
 out=${out:-$root/bench/results/$slug}
 mkdir -p "$out"
 
-if [ -z "$program" ]; then
-  nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
-  built="$root/build/bench_cuda"
-  mkdir -p "$built"
+if [ -z "$programs" ]; then
+  nvcc="${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} -std=c++20 -O2 -I$root/include"
+  nvcc="$nvcc -gencode=arch=compute_90a,code=sm_90a"
+  programs="$root/build/bench_cuda"
+  mkdir -p "$programs"
   waiting=""
   for source in "$root"/bench/cuda/*.cu; do
-    "$nvcc" -std=c++20 -O2 -gencode=arch=compute_90a,code=sm_90a -I"$root/include" -c "$source" \
-      -o "$built/$(basename "$source" .cu).o" &
+    [ "${source##*/}" != train_380m.cu ] || continue
+    # shellcheck disable=SC2086 # a command and its arguments
+    $nvcc -c "$source" -o "$programs/$(basename "$source" .cu).o" &
     waiting="$waiting $!"
   done
-  for process in $waiting; do wait "$process" || die "bench_cuda does not build."; done
-  program="$built/bench_cuda"
-  "$nvcc" -gencode=arch=compute_90a,code=sm_90a "$built"/*.o -lcublasLt -o "$program"
+  eigen=$(pkg-config --cflags eigen3 2>/dev/null || { [ -d /usr/include/eigen3 ] && echo -I/usr/include/eigen3; } || :)
+  if [ -n "$eigen" ]; then
+    # shellcheck disable=SC2086
+    $nvcc $eigen "$root/bench/cuda/train_380m.cu" -lcublasLt -o "$programs/train_380m" &
+    waiting="$waiting $!"
+  else
+    say "Eigen was not found: no training steps."
+  fi
+  for process in $waiting; do wait "$process" || die "a program does not build."; done
+  # shellcheck disable=SC2086
+  $nvcc "$programs"/*.o -lcublasLt -o "$programs/bench_cuda"
 fi
 
 python=${RETNET_TORCH_PYTHON:-python3}
@@ -71,10 +82,15 @@ fi
 set -- --out="$out" --title="$device, $(date -u +%Y-%m-%d)"
 [ -z "$quick" ] || set -- "$@" $quick
 [ -z "$peers" ] || set -- "$@" --peers="$peers"
-"$program" "$@"
+"$programs/bench_cuda" "$@"
 {
   printf '\nDriver %s. Command: `%s`.' "$driver" "$command"
   [ ! -f "$out/peers.log" ] || printf ' Peers: %s.' "$(sed -n 1p "$out/peers.log")"
   printf '\n'
+  if [ -x "$programs/train_380m" ]; then
+    printf '\n## training steps of a 380M model\n\n```\n'
+    "$programs/train_380m"
+    printf '```\n'
+  fi
 } >>"$out/README.md"
 say "results are in $out"

@@ -109,11 +109,16 @@ def graphed_ms(runs):
 
 
 class Report:
-    def __init__(self, path):
+    def __init__(self, path, keep):
         self.lines = ["who,row,milliseconds"]
         self.path = path
+        if keep and os.path.exists(path):
+            with open(path) as f:
+                self.lines = f.read().splitlines()
 
     def add(self, who, row, run):
+        if any(line.startswith(f'{who},"{row}"') for line in self.lines):
+            return
         try:
             ms = run()
         except Exception as error:  # a kernel that refuses a shape is no reason to lose the others
@@ -188,7 +193,7 @@ def attention_rows(report):
             both_ways(report, who, shape, attend, lambda: inputs_of(width, heads_first=True))
 
 
-def limit_rows(report):
+def print_limits():
     a = torch.randn(1 << 29, device="cuda")
     b = torch.empty_like(a)
     rate = 2 * a.numel() * 4 / median_ms([lambda: b.copy_(a)]) / 1e9
@@ -223,6 +228,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", help="file of the rows")
     parser.add_argument("--processes", type=int, default=0, help="compile fla's kernels in parallel")
+    parser.add_argument("--compile-only", action="store_true", help="and measure later")
+    parser.add_argument("--keep", action="store_true", help="rows that --out has already")
     parser.add_argument("--only", choices=["fla", "attention"])
     parser.add_argument("--share", type=int, nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -240,13 +247,15 @@ def main():
         return tune_share()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, "
           f"cuDNN {torch.backends.cudnn.version()}, fla {fla.__version__ if has_fla else 'not installed'}")
-    report = Report(args.out)
-    limit_rows(report)
+    if has_fla and args.processes > 1 and args.only != "attention":
+        compile_candidates(args.processes)
+    if args.compile_only:
+        return
+    report = Report(args.out, args.keep)
+    print_limits()
     if args.only != "fla":
         attention_rows(report)
     if has_fla and args.only != "attention":
-        if args.processes > 1:
-            compile_candidates(args.processes)
         fla_rows(report)
 
 
