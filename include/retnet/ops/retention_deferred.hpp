@@ -14,6 +14,7 @@
 #include <span>
 
 #include "retnet/ops/retention.hpp"
+#include "retnet/simd/math.hpp"
 #include "retnet/simd/vector.hpp"
 
 namespace retnet::inline RETNET_ABI {
@@ -21,9 +22,9 @@ namespace retnet::inline RETNET_ABI {
 /// Tokens that are not in the states yet, of N sequences and H heads; all memory is the caller's.
 template <class S>
 struct PendingTokens {
-  Index window = 0;     // W
-  S* keys = nullptr;    // [N,H,W,Dk]
-  S* values = nullptr;  // [N,H,W,Dv]
+  Index window = 0;             // W
+  S* keys = nullptr;            // [N,H,W,Dk]
+  S* values = nullptr;          // [N,H,W,Dv]
   double* log_decay = nullptr;  // [N,H,W]: G
   std::span<Index> counts;      // [N], each below W
 };
@@ -53,50 +54,82 @@ struct PendingHead {
     log_decay[at] = (at > 0 ? log_decay[at - 1] : 0.0) + std::max(log_step, kForgotten);
   }
 
-  /// o of the query that stands with the last of `count` tokens.
-  void read(Index count, const S* q, const S* state, S* o) const {
-    const double now = log_decay[count - 1];
+  /// o of the query that stands with the last of `count` tokens; `after` is the state that is read
+  /// next.
+  void read(Index count, const S* q, const S* state, const S* after, S* o) const {
     std::fill_n(o, dv, S(0));
     Index d = 0;
-    for (; d + 8 <= dk; d += 8) add_rows<8>(q + d, state + d * dv, o);
-    for (; d < dk; ++d) add_rows<1>(q + d, state + d * dv, o);
-    simd::scale(S(std::exp(now)), o, o, dv);
-    for (Index j = 0; j < count; ++j) {
-      const S weight = S(std::exp(now - log_decay[j])) * simd::dot(q, keys + j * dk, dk);
-      simd::axpy(weight, values + j * dv, o, dv);
+    for (; d + kRows <= dk; d += kRows) {
+      const S* rows = state + d * dv;
+      add_rows<kRows>(q + d, rows, d + 2 * kRows <= dk ? rows + kRows * dv : after, o);
     }
+    for (; d < dk; ++d) add_rows<1>(q + d, state + d * dv, after, o);
+    simd::scale(S(std::exp(log_decay[count - 1])), o, o, dv);
+    for_decays(count, [&](Index j, S decay) {
+      simd::axpy(decay * simd::dot(q, keys + j * dk, dk), values + j * dv, o, dv);
+    });
   }
 
   /// The state after `count` tokens, which are then no longer needed.
   void settle(Index count, S* state) const {
     if (count == 0) return;
-    const double now = log_decay[count - 1];
-    const S keep = S(std::exp(now));
-    for (Index j = 0; j < count; ++j)
-      simd::scale(S(std::exp(now - log_decay[j])), keys + j * dk, keys + j * dk, dk);
-    for (Index d = 0; d < dk; ++d) {
-      S* row = state + d * dv;
-      simd::for_each_pack<S>(dv, [&](auto p, Index i) {
-        using P = decltype(p);
-        P sum = P::broadcast(keep) * P::load(row + i);
-        for (Index j = 0; j < count; ++j)
-          sum = fma(P::broadcast(keys[j * dk + d]), P::load(values + j * dv + i), sum);
-        sum.store(row + i);
-      });
-    }
+    for_decays(count,
+               [&](Index j, S decay) { simd::scale(decay, keys + j * dk, keys + j * dk, dk); });
+    const S keep = S(std::exp(log_decay[count - 1]));
+    Index d = 0;
+    for (; d + kRows <= dk; d += kRows) settle_rows<kRows>(count, keep, keys + d, state + d * dv);
+    for (; d < dk; ++d) settle_rows<1>(count, keep, keys + d, state + d * dv);
   }
 
  private:
-  // o += q S over R rows of the state.
-  template <Index R>
-  void add_rows(const S* q, const S* rows, S* o) const {
+  static constexpr int kRows = 8;  // of the state at a time: o and v are read once for them
+
+  /// f(j, decay from token j to the last one).
+  template <class F>
+  void for_decays(Index count, F&& f) const {
+    constexpr Index kAtOnce = 16;
+    const double now = log_decay[count - 1];
+    for (Index first = 0; first < count; first += kAtOnce) {
+      double decay[kAtOnce];
+      const Index n = std::min(kAtOnce, count - first);
+      simd::for_each_pack<double>(n, [&](auto p, Index j) {
+        using P = decltype(p);
+        exp(P::broadcast(now) - P::load(log_decay + first + j)).store(decay + j);
+      });
+      for (Index j = 0; j < n; ++j) f(first + j, S(decay[j]));
+    }
+  }
+
+  // o += q S over R rows of the state; the R rows at `next` are fetched in the order of memory.
+  template <int R>
+  void add_rows(const S* q, const S* rows, const S* next, S* o) const {
     simd::for_each_pack<S>(dv, [&](auto p, Index j) {
       using P = decltype(p);
       P out = P::load(o + j);
 #pragma GCC unroll 8
-      for (Index r = 0; r < R; ++r)
+      for (int r = 0; r < R; ++r) {
+        __builtin_prefetch(next + R * j + r * P::size);
         out = fma(P::broadcast(q[r]), P::load(rows + r * dv + j), out);
+      }
       out.store(o + j);
+    });
+  }
+
+  // R rows of the state after `count` tokens, given the keys from the first of these rows on.
+  template <int R>
+  void settle_rows(Index count, S keep, const S* k, S* rows) const {
+    simd::for_each_pack<S>(dv, [&](auto p, Index i) {
+      using P = decltype(p);
+      P sum[R];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sum[r] = P::broadcast(keep) * P::load(rows + r * dv + i);
+      for (Index j = 0; j < count; ++j) {
+        const P v = P::load(values + j * dv + i);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) sum[r] = fma(P::broadcast(k[j * dk + r]), v, sum[r]);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sum[r].store(rows + r * dv + i);
     });
   }
 };
@@ -108,7 +141,7 @@ template <Vectorized S>
 void retention_deferred(Cpu& ctx, const RetentionInput<S>& in, const PendingTokens<S>& pending,
                         S* states, Window<S> o) {
   ctx.note("retention_recurrent: deferred writes");
-  const Index dk = in.key_dim(), dv = in.value_dim();
+  const Index dk = in.key_dim(), dv = in.value_dim(), tasks = in.sequences->count() * in.heads;
   const auto head_of = [&](Index task, Workspace&) {
     const Index s = task / in.heads, h = task % in.heads;
     const Segment segment = (*in.sequences)[s];
@@ -122,13 +155,13 @@ void retention_deferred(Cpu& ctx, const RetentionInput<S>& in, const PendingToke
                               ? static_cast<double>(in.decay.log_gate(segment.first_row + n, h))
                               : in.decay.log_gamma[static_cast<std::size_t>(h)];
       head.append(count++, k.row(n), v.row(n), step);
-      head.read(count, q.row(n), state, out.row(n));
+      const bool leaving = n + 1 == segment.length && task + 1 < tasks;
+      head.read(count, q.row(n), state, leaving ? state + dk * dv : state, out.row(n));
       if (count < pending.window) continue;
       head.settle(count, state);
       count = 0;
     }
   };
-  const Index tasks = in.sequences->count() * in.heads;
   if (tasks * dk * dv * in.sequences->longest() < (1 << 16)) {  // cheaper than waking a thread
     for (Index t = 0; t < tasks; ++t) head_of(t, ctx.workspace());
   } else {

@@ -17,35 +17,41 @@ S step_decay(const Decay<S>& decay, Index row, Index h) {
   return S(std::exp(decay.log_gamma[static_cast<std::size_t>(h)]));
 }
 
-/// One token of one head. Four rows of S at a time, so that o is read and written once for four.
+/// One token on R rows of the state of a head. Meanwhile the R rows after them are fetched in the
+/// order of memory: R rows are streams too short for the hardware to follow.
+template <int R, class S>
+void recurrent_rows(S decay, Index dv, const S* q, const S* k, const S* v, S* s, const S* next,
+                    S* o) {
+  S qs[R], ks[R];  // copies, since the state may lie anywhere
+  std::copy_n(q, R, qs);
+  std::copy_n(k, R, ks);
+  simd::for_each_pack<S>(dv, [&](auto p, Index j) {
+    using P = decltype(p);
+    const P a = P::broadcast(decay), vj = P::load(v + j);
+    P out = P::load(o + j);
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) {
+      __builtin_prefetch(next + R * j + i * P::size, 1);
+      const P row = fma(a, P::load(s + i * dv + j), P::broadcast(ks[i]) * vj);
+      row.store(s + i * dv + j);
+      out = fma(P::broadcast(qs[i]), row, out);
+    }
+    out.store(o + j);
+  });
+}
+
+/// One token of one head; `after` is the state that the next head begins with.
 template <class S>
 void recurrent_step(S decay, Index dk, Index dv, const S* q, const S* k, const S* v, S* state,
-                    S* o) {
+                    const S* after, S* o) {
+  constexpr int kR = 4;  // rows at a time: o is read and written once for them
   std::fill_n(o, dv, S(0));
   Index d = 0;
-  for (; d + 4 <= dk; d += 4) {
+  for (; d + kR <= dk; d += kR) {
     S* s = state + d * dv;
-    simd::for_each_pack<S>(dv, [&](auto p, Index j) {
-      using P = decltype(p);
-      const P a = P::broadcast(decay), vj = P::load(v + j);
-      P out = P::load(o + j);
-      for (Index i = 0; i < 4; ++i) {
-        const P row = fma(a, P::load(s + i * dv + j), P::broadcast(k[d + i]) * vj);
-        row.store(s + i * dv + j);
-        out = fma(P::broadcast(q[d + i]), row, out);
-      }
-      out.store(o + j);
-    });
+    recurrent_rows<kR>(decay, dv, q + d, k + d, v, s, d + 2 * kR <= dk ? s + kR * dv : after, o);
   }
-  for (; d < dk; ++d) {
-    S* s = state + d * dv;
-    simd::for_each_pack<S>(dv, [&](auto p, Index j) {
-      using P = decltype(p);
-      const P row = fma(P::broadcast(decay), P::load(s + j), P::broadcast(k[d]) * P::load(v + j));
-      row.store(s + j);
-      fma(P::broadcast(q[d]), row, P::load(o + j)).store(o + j);
-    });
-  }
+  for (; d < dk; ++d) recurrent_rows<1>(decay, dv, q + d, k + d, v, state + d * dv, after, o);
 }
 
 }  // namespace detail
@@ -82,17 +88,19 @@ void retention_recurrent(Cpu& ctx, const RetentionInput<S>& in, S* state, Window
   ctx.note("retention_recurrent: fused");
   const auto scope = ctx.workspace().scope();
   if (state == nullptr) state = detail::zero_state(ctx.workspace(), in);
-  const Index dk = in.key_dim(), dv = in.value_dim();
+  const Index dk = in.key_dim(), dv = in.value_dim(), tasks = in.sequences->count() * in.heads;
   const auto head = [&](Index task, Workspace&) {
     const Index s = task / in.heads, h = task % in.heads;
     const Segment segment = (*in.sequences)[s];
     const auto q = in.query(segment, h), k = in.key(segment, h), v = in.value(segment, h);
     const auto out = o.row_block(segment.first_row, segment.length).head(h, dv);
+    S* own = state + task * dk * dv;
     for (Index n = 0; n < segment.length; ++n)
       detail::recurrent_step(detail::step_decay(in.decay, segment.first_row + n, h), dk, dv,
-                             q.row(n), k.row(n), v.row(n), state + task * dk * dv, out.row(n));
+                             q.row(n), k.row(n), v.row(n), own,
+                             n + 1 == segment.length && task + 1 < tasks ? own + dk * dv : own,
+                             out.row(n));
   };
-  const Index tasks = in.sequences->count() * in.heads;
   if (tasks * dk * dv * in.sequences->longest() < (1 << 16)) {  // cheaper than waking a thread
     for (Index t = 0; t < tasks; ++t) head(t, ctx.workspace());
   } else {
