@@ -2,12 +2,15 @@
 // What a user would take instead of the library's product: y[M,N] = x[M,K] W[N,K]^T of the matrix
 // libraries that CMake found, each behind its own file in baselines/. They are called as their
 // manuals say, on row-major float, with a matrix-vector product for one row where there is one.
+// Of ggml it is the whole operator.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 
 #include "machine.hpp"
+#include "problems.hpp"
 
 namespace bench {
 
@@ -26,6 +29,11 @@ MatrixLibrary blis();
 #endif
 #ifdef RETNET_BENCH_ONEDNN
 MatrixLibrary onednn();
+#endif
+
+#ifdef RETNET_BENCH_GGML
+/// A function that computes the retention of p from empty states and says where [B,T,H*Dv] lies.
+std::function<const float*()> ggml_retention(const Problem<>& p);
 #endif
 
 inline std::span<const MatrixLibrary> matrix_libraries() {

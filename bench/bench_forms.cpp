@@ -277,7 +277,7 @@ void add_decode(const Options& o, const Shape& s) {
 
 void add_rows(bench::Flags& flags) {
   Options o;
-  const std::vector<Index> all{64, 256, 1024, 4096, 16384, 65536}, few{64, 256, 1024};
+  const std::vector<Index> all{64, 256, 1024, 2048, 4096, 8192, 16384, 65536}, few{64, 256, 1024};
   o.shape.batch = flags.number("batch", 1);
   o.shape.heads = flags.number("heads", 8);
   o.shape.key_dim = flags.number("key-dim", 64);
@@ -298,7 +298,7 @@ void add_rows(bench::Flags& flags) {
 
 constexpr const char* kHelp =
     "  --batch=1 --heads=8 --key-dim=64 --value-dim=128\n"
-    "  --tokens=64,256,1024,4096,16384,65536   lengths of the text\n"
+    "  --tokens=64,256,1024,2048,...,65536     lengths of the text\n"
     "  --contexts=1024,...,32768               tokens before the one that decode/ rows time\n"
     "  --longest-attention=16384               attention is left out where the text is longer\n"
     "  --longest-plain=4096                    so is plain Eigen's parallel form; the oracle at a\n"

@@ -6,6 +6,9 @@
 
 namespace {
 
+using bench::Index;
+constexpr Index kBeyondKb = bench::kBeyondCaches >> 10;
+
 // A probe is timed as a whole; its own result, the best of a few, is the counter.
 void add_row(const std::string& name, const char* counter, auto probe) {
   bench::add("limit/" + name, [=](benchmark::State& state) {
@@ -20,8 +23,8 @@ void add_rows(bench::Flags& flags) {
     const std::string threads = bench::threads_suffix(t);
     add_row("multiply_add" + threads, "FLOP/s", [=] { return bench::multiply_adds(t); });
     for (const auto stream : {bench::Stream::read, bench::Stream::update, bench::Stream::copy})
-      for (const bench::Index kb : {16, 256, 4096, 16384, 262144}) {
-        if (flags.quick && kb != 256 && kb != 262144) continue;
+      for (const Index kb : {Index{16}, Index{256}, Index{4096}, Index{16384}, kBeyondKb}) {
+        if (flags.quick && kb != 256 && kb != kBeyondKb) continue;
         add_row(bench::name_of(stream) + std::string("/KB:") + std::to_string(kb) + threads,
                 "bytes/s", [=] { return bench::stream_rate(stream, kb << 10, t); });
       }

@@ -24,8 +24,8 @@ inline const char* name_of(Stream stream) {
   return stream == Stream::read ? "read" : stream == Stream::update ? "update" : "copy";
 }
 
-/// Larger than the caches of any machine this is likely to meet.
-inline constexpr Index kBeyondCaches = Index{256} << 20;
+/// Larger than the caches of any machine this is likely to meet: servers have 300 MB.
+inline constexpr Index kBeyondCaches = Index{1} << 30;
 
 /// Memory for streams and for weights that shall not be in a cache; all of it holds ones.
 inline retnet::Buffer<float>& arena() {

@@ -23,6 +23,7 @@ void product(int m, int n, int k, const float* x, const float* w, float* y) {
 }  // namespace
 
 MatrixLibrary blis() {
+  bli_init();  // or the question below ends the program where BLIS_ARCH_TYPE is set
   const std::string version(bli_info_get_version_str());
   return {"blis", version + " " + bli_arch_string(bli_arch_query_id()),
           [](int threads) { bli_thread_set_num_threads(threads); }, product};

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Matrix libraries to compare with: makes the interface library retnet_baselines of those that are found. All are
-# optional (Debian: libopenblas-dev libblis-dev libdnnl-dev).
+# Libraries to compare with: makes the interface library retnet_baselines of those that are found. All are optional
+# (Debian: libopenblas-dev libblis-dev libdnnl-dev; ggml where CMAKE_PREFIX_PATH says).
 add_library(retnet_baselines INTERFACE)
 
 # retnet_find_baseline(<name> <header> <library> [<more to link>...])
@@ -26,4 +26,11 @@ retnet_find_baseline(blis blis.h blis)
 find_package(OpenMP QUIET COMPONENTS CXX)
 if(OpenMP_CXX_FOUND)
   retnet_find_baseline(onednn oneapi/dnnl/dnnl.h dnnl ${OpenMP_CXX_LIBRARIES})
+endif()
+
+find_package(ggml CONFIG QUIET)
+if(TARGET ggml::ggml)
+  target_sources(retnet_baselines INTERFACE ${CMAKE_CURRENT_LIST_DIR}/ggml.cpp)
+  target_compile_definitions(retnet_baselines INTERFACE RETNET_BENCH_GGML)
+  target_link_libraries(retnet_baselines INTERFACE ggml::ggml)
 endif()

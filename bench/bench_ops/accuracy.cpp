@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
-// How far float results are from the recurrence in double, on inputs that peers/torch_retnet.py
-// makes by the same formula (problems.hpp) and treats the same way: H = 8, Dk = 64, Dv = 128.
+// How far float results are from those in double, on inputs that peers/torch_retnet.py makes by the
+// same formula (problems.hpp) and treats the same way: H = 8, Dk = 64, Dv = 128. Outputs are held
+// against the recurrence; gradients, of sum over i of o_i formula(3, i), against our kernels in
+// double, which the tests hold against the definition.
 //
 //   rms_error   sqrt(sum of squared differences / sum of squares)
 //   max_error   largest difference / largest number
@@ -36,6 +38,25 @@ void compare(benchmark::State& state, const Buffer<double>& good, const Buffer<f
   state.counters["checksum"] = checksum;
 }
 
+void gradients(Cpu& ctx, auto& p, auto& g) {
+  using S = std::remove_pointer_t<decltype(g.dq.data())>;
+  retention_chunkwise_backward(ctx, p.retention(), Index{64}, static_cast<const S*>(nullptr),
+                               g.upstream(), g.retention());
+}
+
+void add_gradient_error(const std::string& name, Index tokens, auto member) {
+  const Shape shape{1, tokens, 8, 64, 128, 1};
+  add("error/" + name + shape.text(), [=](benchmark::State& state) {
+    Problem<double> exact(shape);
+    Problem<> p(shape);
+    Gradients<double> good(shape);
+    Gradients<> g(shape);
+    gradients(context(1), exact, good);
+    for (auto _ : state) gradients(context(1), p, g);
+    compare(state, member(good), member(g));
+  })->Iterations(1);
+}
+
 template <class Run>
 void add_error(const std::string& form, Index tokens, Run run) {
   const Shape shape{1, tokens, 8, 64, 128, 1};
@@ -61,6 +82,12 @@ void add_accuracy(const Flags& flags) {
     add_error("recurrent", tokens, [](Cpu& ctx, Problem<>& p) {
       retention_recurrent(ctx, p.retention(), static_cast<float*>(nullptr), p.output());
     });
+    add_gradient_error(
+        "chunkwise_dq", tokens, [](const auto& g) -> const auto& { return g.dq; });
+    add_gradient_error(
+        "chunkwise_dk", tokens, [](const auto& g) -> const auto& { return g.dk; });
+    add_gradient_error(
+        "chunkwise_dv", tokens, [](const auto& g) -> const auto& { return g.dv; });
   }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // y[M,d] = x[M,d] W[d,d]^T: M = 1 to 16 are the batches of generation and short prompts, 64 and 512
-// long texts. Warm rows use one W over and over; cold rows go through 256 MB of them, as a model
+// long texts. Warm rows use one W over and over; cold rows go through 1 GB of them, as a model
 // larger than the caches does, and are given for the M where that decides. Up to 16 rows the call
 // is that of a generation step.
 #include <Eigen/Core>

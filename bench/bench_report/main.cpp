@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Reads what the bench programs and peers wrote and makes of it, in the folder given, results.csv
 // (every row), results.md (tables) and pictures; and the block for README.md, unless one of its
-// rows was disturbed by other programs: then there is no such file afterwards.
+// rows was disturbed by other programs: then there is no such file afterwards. Prints the table of
+// bars.
 //
 //   bench_report <folder> <readme block> <machine, in words> <file.json>...
 #include <cstdio>
@@ -9,6 +10,7 @@
 #include <fstream>
 #include <string>
 
+#include "bench_report/bars.hpp"
 #include "bench_report/pictures.hpp"
 #include "bench_report/tables.hpp"
 
@@ -75,8 +77,10 @@ std::string about(const Rows& rows, const std::string& machine) {
 }
 
 std::string results(const Rows& rows, const std::string& machine) {
-  const std::vector<long> tokens{64, 256, 1024, 4096, 16384, 65536};
+  const std::vector<long> tokens{64, 256, 1024, 2048, 4096, 8192, 16384, 65536};
   std::string out = "# Results\n\n" + about(rows, machine);
+  if (const auto bars = Bars(rows).text(); !bars.empty())
+    out += "## Bars\n\nFractions and ratios; ? is a row that was not run.\n\n" + bars + "\n";
   const std::string unit = "Thousand tokens/s (GFLOP/s of useful work).";
   for (const int t : {1, 2})
     out += section("Operator over the length, threads: " + std::to_string(t), unit,
@@ -149,6 +153,7 @@ int run(int argc, char** argv) {
   std::filesystem::remove(block);
   if (const auto text = readme(rows, machine); quotable(text)) write(block, text);
   draw_all(rows, folder, machine);
+  std::fputs((about(rows, machine) + Bars(rows).text()).c_str(), stdout);
   return 0;
 }
 

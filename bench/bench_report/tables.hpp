@@ -204,7 +204,8 @@ inline MarkdownTable model(const Rows& rows) {
 inline MarkdownTable errors(const Rows& rows) {
   MarkdownTable table({"float against double", "T", "ours: rms", "largest", "PyTorch: rms",
                        "largest", "same inputs"});
-  for (const std::string form : {"parallel", "chunkwise", "recurrent"})
+  for (const std::string form :
+       {"parallel", "chunkwise", "recurrent", "chunkwise_dq", "chunkwise_dk", "chunkwise_dv"})
     for (const auto& [tokens, row] : rows.series("error/" + form + "/64x128/T:", on(1))) {
       const std::string peer =
           "torch/error/" + form + "/64x128/T:" + std::to_string(tokens) + on(1);

@@ -300,7 +300,7 @@ def operators(bench, o, threads):
 def linears(bench, o, threads):
     for d in o.linear_widths:
         for dtype, name in ((torch.float32, "float"), (torch.bfloat16, "bfloat16")):
-            count = (256 << 20) // (d * d * torch.empty(0, dtype=dtype).element_size())
+            count = (1 << 30) // (d * d * torch.empty(0, dtype=dtype).element_size())
             many = [torch.randn(d, d).to(dtype) for _ in range(count)]
             for m in (1, 2, 4, 8, 16, 64, 512):
                 x = torch.randn(m, d).to(dtype)
@@ -366,24 +366,47 @@ def models(bench, o, threads):
     bench.time("torch/training" + where, n, training)
 
 
-def accuracy(bench, tokens):
-    """The errors of bench_ops error/: float32 against the recurrence in float64, same inputs."""
+def add_error(bench, name, got, good, tokens):
+    """good [B,H,T,D]; the checksum sums it as C++ stores it, [B,T,H*D]."""
+    d = (got.double() - good).abs()
+    rows = good.transpose(1, 2).reshape(-1)
+    bench.add(f"torch/error/{name}/64x128/T:{tokens}/threads:1", 0, 0.0, {
+        "rms_error": float(d.square().sum().sqrt() / good.square().sum().sqrt()),
+        "max_error": float(d.max() / good.abs().max()),
+        "checksum": float(rows @ torch.from_numpy(formula(6, rows.numel())).double())})
+
+
+def accuracy(bench, tokens, chunk):
+    """The errors of bench_ops error/: float32 against float64, same inputs."""
     h, dk, dv = 8, 64, 128
     q, k, v = problem(1, tokens, h, dk, dv)
     g = log_gammas(h).exp()[:, None, None]
     good = recurrent(q.double(), k.double(), v.double(), g, torch.zeros(1, h, dk, dv).double())
-    rows = good.transpose(1, 2).reshape(-1)
-    checksum = float(rows @ torch.from_numpy(formula(6, rows.numel())).double())
     forms = {
         "parallel": lambda: parallel(q, k, v, Decays(h, tokens, torch.float32)),
-        "chunkwise": lambda: chunkwise(q, k, v, Decays(h, 64, torch.float32))[0],
+        "chunkwise": lambda: chunkwise(q, k, v, Decays(h, chunk, torch.float32))[0],
         "recurrent": lambda: recurrent(q, k, v, g.float(), torch.zeros(1, h, dk, dv)),
     }
     for form, run in forms.items():
-        d = (run().double() - good).abs()
-        bench.add(f"torch/error/{form}/{dk}x{dv}/T:{tokens}/threads:1", 0, 0.0, {
-            "rms_error": float(d.square().sum().sqrt() / good.square().sum().sqrt()),
-            "max_error": float(d.max() / good.abs().max()), "checksum": checksum})
+        add_error(bench, form, run(), good, tokens)
+
+
+def gradient_accuracy(bench, tokens, chunk):
+    h, dk, dv = 8, 64, 128
+    upstream = heads_first(tensor(3, 1, tokens, h * dv), h)
+
+    def gradients(form, length, dtype):
+        qkv = [x.to(dtype).requires_grad_() for x in problem(1, tokens, h, dk, dv)]
+        form(*qkv, Decays(h, length, dtype)).backward(upstream.to(dtype))
+        return [x.grad for x in qkv]
+
+    def in_chunks(*operands):
+        return chunkwise(*operands)[0]
+
+    good = gradients(in_chunks, chunk, torch.float64)
+    for name, form, length in ("parallel", parallel, tokens), ("chunkwise", in_chunks, chunk):
+        for d, got, exact in zip("qkv", gradients(form, length, torch.float32), good):
+            add_error(bench, f"{name}_d{d}", got, exact, tokens)
 
 
 def fingerprint(bench, o):
@@ -401,6 +424,8 @@ def options():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--quick", action="store_true", help="smaller sizes, as in the C++ programs")
     p.add_argument("--out", help="JSON file; default: standard output")
+    p.add_argument("--parts", type=lambda text: text.split(","),
+                   default=["operators", "linears", "models"])
     p.add_argument("--threads", type=numbers, default=[1, 2])
     p.add_argument("--repetitions", type=int, default=1)
     p.add_argument("--min-time", type=float, default=0.5)
@@ -432,16 +457,21 @@ def main():
     o = options()
     bench = Bench(o.repetitions, o.min_time)
     torch.manual_seed(1)
+    for tokens in [512] if o.quick else [512, 4096]:
+        with torch.inference_mode():
+            accuracy(bench, tokens, o.chunk)
+        gradient_accuracy(bench, tokens, o.chunk)
     with torch.inference_mode():
-        for tokens in [512] if o.quick else [512, 4096]:
-            accuracy(bench, tokens)
         fingerprint(bench, o)
     for threads in o.threads:
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            operators(bench, o, threads)
-            linears(bench, o, threads)
-        models(bench, o, threads)
+            if "operators" in o.parts:
+                operators(bench, o, threads)
+            if "linears" in o.parts:
+                linears(bench, o, threads)
+        if "models" in o.parts:
+            models(bench, o, threads)
     result = {"context": {"executable": "torch_retnet.py", "torch": torch.__version__,
                           "python": sys.version.split()[0]}, "benchmarks": bench.rows}
     text = json.dumps(result, indent=1)
