@@ -37,7 +37,7 @@ class QuadraticBlock : SweepHead<T> {
     __syncthreads();
     TileRegisters<T> lines;
     lines.take(m_.s);
-    lines.store(this->tile(p.o, chunk_, tile_));
+    lines.store(this->tile(this->rows(p.o), chunk_, tile_));
   }
 
  private:
@@ -48,7 +48,7 @@ class QuadraticBlock : SweepHead<T> {
 
   __device__ void put(T* to, const HeadColumns<const T>& from, std::int64_t c, int t) {
     TileRegisters<T> lines;
-    lines.fetch(this->tile(from, c, t));
+    lines.fetch(this->tile(this->rows(from), c, t));
     lines.put(to);
   }
 

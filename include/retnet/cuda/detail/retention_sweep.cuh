@@ -57,6 +57,15 @@ struct Sweep {
   }
 };
 
+/// The rows of one head in the order of a sweep.
+template <class T>
+struct HeadRows {
+  T* data = nullptr;  // of row 0
+  std::int64_t stride = 0;
+  int cols = 0;
+  bool wide = false;
+};
+
 /// One head of one sequence, in the order of the sweep: row r is token time(r).
 template <class T>
 struct SweepHead {
@@ -64,13 +73,15 @@ struct SweepHead {
   int sequence, head;
   std::int64_t first, length;
   DecayCurve curve;
+  float sign;  // of G: it falls with time
 
   __device__ SweepHead(const Sweep<T>& sweep, int s, int h)
       : p(sweep),
         sequence(s),
         head(h),
         first(sweep.sequences.first(s)),
-        length(sweep.sequences.length_of(s)) {
+        length(sweep.sequences.length_of(s)),
+        sign(sweep.reversed ? -1.0f : 1.0f) {
     curve.log2_gamma = p.decay.log2_gamma[h];
     curve.prefix = p.prefix == nullptr ? nullptr : p.prefix + first * p.heads + h;
     curve.stride = p.heads;
@@ -81,16 +92,22 @@ struct SweepHead {
     const std::int64_t left = length - chunk * kTile;
     return left < kTile ? static_cast<int>(left) : kTile;
   }
-  /// Columns [tile * 64, ...) of the rows of a chunk.
   template <class U>
-  __device__ TileRows<U> tile(const HeadColumns<U>& x, std::int64_t chunk, int tile) const {
-    U* data = x.at(first + time(chunk * kTile), head) + tile * kTile;
-    return {data, p.reversed ? -x.rows.stride : x.rows.stride, rows_of(chunk),
-            x.width - tile * kTile, lines_aligned(data, x.rows.stride)};
+  __device__ HeadRows<U> rows(const HeadColumns<U>& x) const {
+    if (!x.rows) return {};
+    U* data = x.at(first + time(0), head);
+    return {data, p.reversed ? -x.rows.stride : x.rows.stride, x.width,
+            lines_aligned(data, x.rows.stride)};
   }
-  /// Decay from one place to a later one, later in the order of the sweep.
+  /// Columns [t * 64, ...) of the rows of a chunk.
+  template <class U>
+  __device__ TileRows<U> tile(const HeadRows<U>& x, std::int64_t chunk, int t) const {
+    return {x.data + chunk * kTile * x.stride + t * kTile, x.stride, rows_of(chunk),
+            x.cols - t * kTile, x.wide};
+  }
+  /// Decay from one place to another, later in the order of the sweep.
   __device__ float between(float2 from, float2 to) const {
-    return p.reversed ? decay_between(from, to) : decay_between(to, from);
+    return exp2f(sign * ((to.x - from.x) + (to.y - from.y)));
   }
   /// Of the state's columns of a tile, where a product holds sum e; -1 outside.
   __device__ std::int64_t state_at(int key_tile, int value_tile, int e) const {
@@ -119,14 +136,20 @@ class SweepBlock : SweepHead<T> {
  public:
   __device__ SweepBlock(const Sweep<T>& sweep, SweepMemory<T>& memory, float4* slots, int s, int h,
                         int value_tile)
-      : SweepHead<T>(sweep, s, h), m_(memory), slots_(slots), tile_(value_tile) {}
+      : SweepHead<T>(sweep, s, h),
+        m_(memory),
+        slots_(slots),
+        tile_(value_tile),
+        q_rows_(this->rows(p.q)),
+        k_rows_(this->rows(p.k)),
+        v_rows_(this->rows(p.v)) {}
 
   __device__ void run() {
     load_state();
     chunks_ = ceil_div<std::int64_t>(length, kTile);
     if (chunks_ > 0) {
       fetch(0, 0);
-      v_.fetch(this->tile(p.v, 0, tile_));
+      v_.fetch(this->tile(v_rows_, 0, tile_));
     }
     for (std::int64_t c = 0; c < chunks_; ++c) chunk(c);
     if (p.end_dots != nullptr) end_dot();
@@ -211,7 +234,7 @@ class SweepBlock : SweepHead<T> {
   __device__ void row_dots(std::int64_t c, const Product& out) {
     constexpr int kStride = kTile + 1;
     auto* products = reinterpret_cast<float*>(m_.q);
-    const auto partner = this->tile(p.partner, c, tile_);
+    const auto partner = this->tile(this->rows(p.partner), c, tile_);
 #pragma unroll
     for (int e = 0; e < 16; ++e) {
       const int i = Product::row(e), j = Product::col(e);
@@ -255,21 +278,18 @@ class SweepBlock : SweepHead<T> {
     __syncthreads();
     TileRegisters<T> lines;
     lines.take(m_.q);
-    lines.store(this->tile(p.o, c, tile_));
+    lines.store(this->tile(this->rows(p.o), c, tile_));
   }
 
   __device__ void fetch(std::int64_t c, int t) {
-    if (p.q.rows) q_.fetch(this->tile(p.q, c, t));
-    k_.fetch(this->tile(p.k, c, t));
+    if (p.q.rows) q_.fetch(this->tile(q_rows_, c, t));
+    k_.fetch(this->tile(k_rows_, c, t));
   }
   /// The operands that come after tile t of chunk c.
   __device__ void fetch_after(std::int64_t c, int t) {
-    if (t + 1 < p.key_tiles()) {
-      fetch(c, t + 1);
-    } else if (c + 1 < chunks_) {
-      fetch(c + 1, 0);
-    }
-    if (t == 0 && c + 1 < chunks_) v_.fetch(this->tile(p.v, c + 1, tile_));
+    const bool same = t + 1 < p.key_tiles();
+    if (same || c + 1 < chunks_) fetch(same ? c : c + 1, same ? t + 1 : 0);
+    if (t == 0 && c + 1 < chunks_) v_.fetch(this->tile(v_rows_, c + 1, tile_));
   }
 
   __device__ Product slot(int t) const {
@@ -331,6 +351,7 @@ class SweepBlock : SweepHead<T> {
   float4* slots_;
   int tile_;
   std::int64_t chunks_ = 0;
+  HeadRows<const T> q_rows_, k_rows_, v_rows_;
   TileRegisters<T> q_, k_, v_;
 };
 

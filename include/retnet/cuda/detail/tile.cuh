@@ -44,74 +44,81 @@ __device__ bool lines_aligned(const T* p, std::int64_t stride) {
   return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && stride % kLine<T> == 0;
 }
 
-/// A tile on its way through registers, so that the next one is fetched while this one is used.
+/// A tile on its way through registers, so that the next one is fetched while this one is used. Whole
+/// lines are kept as bits: as numbers of 16 bits the compiler would take them apart.
 template <class T>
 class TileRegisters {
  public:
   /// What lies outside the rows and columns of the source is 0.
   __device__ void fetch(const TileRows<const T>& from) {
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
+    for (int i = 0; i < kLines; ++i) {
       const int row = row_of(i), col = col_of(i);
       const T* p = from.data + row * from.stride + col;
       const int n = row < from.rows ? from.cols - col : 0;
-      if (n >= kWidth && from.wide) {
-        v_[i] = load_vector<T, kWidth>(p);
+      if (n >= kLine<T> && from.wide) {
+        lines_[i] = *reinterpret_cast<const uint4*>(p);
       } else {
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) v_[i].at[j] = j < n ? p[j] : from_float<T>(0.0f);
+        lines_[i] = {};
+        if (n > 0) lines_[i] = gather(p, n);
       }
     }
   }
   __device__ void put(T* tile) const {
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i)
-      store_vector(tile + row_of(i) * kTileStride<T> + col_of(i), v_[i]);
+    for (int i = 0; i < kLines; ++i) *in_tile(tile, i) = lines_[i];
   }
   /// Row i times scale[i].
   __device__ void put_scaled(T* tile, const float* scale) const {
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      Line<T> scaled;
+    for (int i = 0; i < kLines; ++i) {
+      auto line = __builtin_bit_cast(Line<T>, lines_[i]);
+      const float by = scale[row_of(i)];
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j)
-        scaled.at[j] = from_float<T>(to_float(v_[i].at[j]) * scale[row_of(i)]);
-      store_vector(tile + row_of(i) * kTileStride<T> + col_of(i), scaled);
+      for (int j = 0; j < kLine<T>; ++j) line.at[j] = from_float<T>(to_float(line.at[j]) * by);
+      *in_tile(tile, i) = __builtin_bit_cast(uint4, line);
     }
   }
-  __device__ void take(const T* tile) {
+  __device__ void take(T* tile) {
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i)
-      v_[i] = load_vector<T, kWidth>(tile + row_of(i) * kTileStride<T> + col_of(i));
+    for (int i = 0; i < kLines; ++i) lines_[i] = *in_tile(tile, i);
   }
   __device__ void store(const TileRows<T>& to) const {
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
+    for (int i = 0; i < kLines; ++i) {
       const int row = row_of(i), col = col_of(i);
       T* p = to.data + row * to.stride + col;
       const int n = row < to.rows ? to.cols - col : 0;
-      if (n >= kWidth && to.wide) {
-        store_vector(p, v_[i]);
+      if (n >= kLine<T> && to.wide) {
+        *reinterpret_cast<uint4*>(p) = lines_[i];
       } else {
+        const auto line = __builtin_bit_cast(Line<T>, lines_[i]);
 #pragma unroll
-        for (int j = 0; j < kWidth; ++j)
-          if (j < n) p[j] = v_[i].at[j];
+        for (int j = 0; j < kLine<T>; ++j)
+          if (j < n) p[j] = line.at[j];
       }
     }
   }
 
  private:
-  static constexpr int kWidth = kLine<T>;
-  static constexpr int kPerRow = kTile / kWidth;
-  static constexpr int kVectors = kTile * kPerRow / kTileThreads;
+  static constexpr int kPerRow = kTile / kLine<T>;
+  static constexpr int kLines = kTile * kPerRow / kTileThreads;
   static __device__ int row_of(int i) {
-    return (i * kTileThreads + static_cast<int>(threadIdx.x)) / kPerRow;
+    return i * (kTileThreads / kPerRow) + static_cast<int>(threadIdx.x) / kPerRow;
   }
-  static __device__ int col_of(int i) {
-    return (i * kTileThreads + static_cast<int>(threadIdx.x)) % kPerRow * kWidth;
+  static __device__ int col_of(int) { return static_cast<int>(threadIdx.x) % kPerRow * kLine<T>; }
+  static __device__ uint4* in_tile(T* tile, int i) {
+    return reinterpret_cast<uint4*>(tile + row_of(i) * kTileStride<T> + col_of(i));
+  }
+  /// The first n numbers of a line, one by one. Apart, so that the registers it needs are its own.
+  static __device__ __noinline__ uint4 gather(const T* p, int n) {
+    Line<T> line;
+#pragma unroll
+    for (int j = 0; j < kLine<T>; ++j) line.at[j] = j < n ? p[j] : from_float<T>(0.0f);
+    return __builtin_bit_cast(uint4, line);
   }
 
-  Line<T> v_[kVectors];
+  uint4 lines_[kLines];
 };
 
 /// How an operand lies in shared memory: as the product reads it, or with rows and columns exchanged.
