@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# cmake -DSOURCE_DIR= -DBINARY_DIR= -DSCRATCH= -DCOMPILER= -DEIGEN_INCLUDE_DIR= -P check.cmake
+# cmake -DSOURCE_DIR= -DBINARY_DIR= -DSCRATCH= -DCOMPILER= -DNVCC= -DEIGEN_INCLUDE_DIR= -P check.cmake
 cmake_minimum_required(VERSION 3.25)
 
 file(READ ${SOURCE_DIR}/README.md readme)
@@ -54,6 +54,18 @@ file(WRITE ${SCRATCH}/blocks.cpp "${program}int main() {\n${calls}}\n")
 run("${count} C++ blocks compile" ${COMPILER} -std=c++20 -O1 -I${SOURCE_DIR}/include -I${CMAKE_CURRENT_LIST_DIR}
   -isystem ${EIGEN_INCLUDE_DIR} blocks.cpp -o blocks -pthread)
 run("${count} C++ blocks run" ${SCRATCH}/blocks)
+
+# The CUDA block as far as the device's half of the compiler, which checks both halves: to run it takes a device.
+next_block(cuda "${readme}" block rest)
+if(NVCC)
+  string(REGEX MATCHALL "#include[^\n]*\n" includes "${block}")
+  list(JOIN includes "" includes)
+  string(REGEX REPLACE "#include[^\n]*\n" "" block "${block}")
+  file(WRITE ${SCRATCH}/block.cu
+    "${includes}const std::vector<std::uint8_t> text(4096, 'a');\nvoid block() {\n${block}}\n")
+  run("the CUDA block compiles" ${NVCC} -std=c++20 -ptx -arch=compute_90a -I${SOURCE_DIR}/include
+    -isystem ${EIGEN_INCLUDE_DIR} block.cu -o block.ptx)
+endif()
 
 # The CMake block is a consumer's whole CMakeLists.txt.
 next_block(cmake "${readme}" block rest)
