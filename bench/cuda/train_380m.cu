@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "model_380m.cuh"
 #include "retnet/cuda/trainer.cuh"
 
 namespace {
@@ -20,26 +21,10 @@ double median(std::vector<double> x) {
   return x[x.size() / 2];
 }
 
-// Numbers that look random and cost nothing: the weights' values do not matter here, their spread does.
-ParamBuffer<bfloat16> start(const ParamLayout& layout) {
-  ParamBuffer<bfloat16> out(layout);
-  std::uint32_t x = 1;
-  for (const auto& e : layout.entries())
-    for (Index i = 0; i < e.place.size(); ++i) {
-      x = x * 1664525u + 1013904223u;
-      const float u = static_cast<float>(x >> 8) / 8388608.0f - 1.0f;
-      out.flat()[static_cast<std::size_t>(e.place.offset + i)] =
-          bfloat16(e.decays || e.place.rows > 1 ? 0.0346f * u : 1.0f);
-    }
-  return out;
-}
-
 int run(int steps, Index tokens, Index sequences, bool recompute) {
   if (!cuda_available()) return std::puts("no CUDA device"), 0;
   CudaContext ctx;
-  const auto config = presets::fla({.vocab = 32000, .d_model = 1024, .layers = 24, .heads = 4});
-  const auto shape = RetNetModel<float, bfloat16>::without_weights(config);
-  const auto cpu = shape.with_weights(start(shape.layout()));
+  const auto cpu = bench::model_380m();
   CudaTrainer<> trainer(ctx, cpu, {.recompute = recompute});
   Batch batch{.batch = sequences, .tokens = tokens};
   std::vector<double> ms;

@@ -7,6 +7,7 @@
 // Backward gives y once more: it is cheaper to make it again than to keep it.
 #pragma once
 
+#include "retnet/cuda/launch.cuh"
 #include "retnet/cuda/matrix.cuh"
 
 namespace retnet {
@@ -19,7 +20,18 @@ struct Activated {
   float value, slope;
 };
 
-__device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+/// e^x and 1/x by the special function unit: two units in the last place.
+__device__ inline float quick_exp(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.4426950409f * x));
+  return y;
+}
+__device__ inline float quick_inverse(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline float sigmoid(float x) { return quick_inverse(1.0f + quick_exp(-x)); }
 
 __device__ inline Activated activate(DeviceActivation kind, float x) {
   switch (kind) {
@@ -35,7 +47,7 @@ __device__ inline Activated activate(DeviceActivation kind, float x) {
     }
     case DeviceActivation::gelu: {
       const float cdf = normcdff(x);
-      const float density = 0.3989422804f * __expf(-0.5f * x * x);
+      const float density = 0.3989422804f * quick_exp(-0.5f * x * x);
       return {x * cdf, fmaf(x, density, cdf)};
     }
     case DeviceActivation::gelu_tanh: {  // x sigmoid(2z)
@@ -48,41 +60,51 @@ __device__ inline Activated activate(DeviceActivation kind, float x) {
   return {x, 1.0f};
 }
 
-template <class T, int N>
-__global__ void gate_kernel(DeviceActivation kind, DeviceMatrix<const T> a, DeviceMatrix<const T> u,
-                            DeviceMatrix<T> y) {
-  const std::int64_t packs = a.cols / N;
-  for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < a.rows * packs;
-       i += std::int64_t{gridDim.x} * blockDim.x) {
-    const std::int64_t r = i / packs, j = i % packs * N;
-    float x[N], other[N];
-    load_floats(a.row(r) + j, x);
-    if (u.data != nullptr) load_floats(u.row(r) + j, other);
-#pragma unroll
-    for (int e = 0; e < N; ++e) {
-      x[e] = activate(kind, x[e]).value;
-      if (u.data != nullptr) x[e] *= other[e];
-    }
-    store_floats(y.row(r) + j, x);
-  }
+/// f(row, column) for packs of N columns: threadIdx.x goes along the row, blocks along the rows.
+template <int N, class F>
+__device__ void for_row_packs(std::int64_t rows, std::int64_t cols, F&& f) {
+  for (std::int64_t r = blockIdx.x * blockDim.y + threadIdx.y; r < rows;
+       r += gridDim.x * blockDim.y)
+    for (int j = threadIdx.x * N; j < cols; j += blockDim.x * N) f(r, j);
 }
 
-template <class T, int N>
-__global__ void gate_backward_kernel(DeviceActivation kind, DeviceMatrix<const T> a,
-                                     DeviceMatrix<const T> u, DeviceMatrix<const T> dy,
-                                     DeviceMatrix<T> da, DeviceMatrix<T> du, DeviceMatrix<T> y) {
-  const std::int64_t packs = a.cols / N;
-  for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < a.rows * packs;
-       i += std::int64_t{gridDim.x} * blockDim.x) {
-    const std::int64_t r = i / packs, j = i % packs * N;
-    const bool gated = u.data != nullptr;
+/// Blocks and threads for that.
+struct RowPacks {
+  dim3 grid, block;
+  RowPacks(const CudaContext& ctx, std::int64_t rows, std::int64_t packs) {
+    const auto x = static_cast<unsigned>(std::min<std::int64_t>(256, round_up<std::int64_t>(packs, 32)));
+    block = dim3(x, 256 / x);
+    grid = dim3(blocks_for(ctx, rows, static_cast<int>(block.y), 32));
+  }
+};
+
+template <class T, int N, DeviceActivation Kind>
+__global__ void gate_kernel(DeviceMatrix<const T> a, DeviceMatrix<const T> u, DeviceMatrix<T> y) {
+  wait_for_previous_kernel();
+  const bool gated = u.data != nullptr;
+  for_row_packs<N>(a.rows, a.cols, [&](std::int64_t r, int j) {
+    float x[N], other[N];
+    load_floats(a.row(r) + j, x);
+    if (gated) load_floats(u.row(r) + j, other);
+#pragma unroll
+    for (int e = 0; e < N; ++e) x[e] = activate(Kind, x[e]).value * (gated ? other[e] : 1.0f);
+    store_floats(y.row(r) + j, x);
+  });
+}
+
+template <class T, int N, DeviceActivation Kind>
+__global__ void gate_backward_kernel(DeviceMatrix<const T> a, DeviceMatrix<const T> u,
+                                     DeviceMatrix<const T> dy, DeviceMatrix<T> da,
+                                     DeviceMatrix<T> du, DeviceMatrix<T> y) {
+  const bool gated = u.data != nullptr;
+  for_row_packs<N>(a.rows, a.cols, [&](std::int64_t r, int j) {
     float x[N], d[N], other[N], out[N];
     load_floats(a.row(r) + j, x);
     load_floats(dy.row(r) + j, d);
     if (gated) load_floats(u.row(r) + j, other);
 #pragma unroll
     for (int e = 0; e < N; ++e) {
-      const Activated act = activate(kind, x[e]);
+      const Activated act = activate(Kind, x[e]);
       const float through = gated ? other[e] : 1.0f;
       out[e] = act.value * through;
       x[e] = d[e] * through * act.slope;
@@ -91,6 +113,20 @@ __global__ void gate_backward_kernel(DeviceActivation kind, DeviceMatrix<const T
     store_floats(da.row(r) + j, x);
     if (gated) store_floats(du.row(r) + j, other);
     if (y.data != nullptr) store_floats(y.row(r) + j, out);
+  });
+}
+
+/// f(std::integral_constant<DeviceActivation, kind>): no kernel asks for the kind.
+template <class F>
+void with_activation(DeviceActivation kind, F&& f) {
+  using enum DeviceActivation;
+  switch (kind) {
+    case identity: return f(std::integral_constant<DeviceActivation, identity>{});
+    case relu: return f(std::integral_constant<DeviceActivation, relu>{});
+    case gelu: return f(std::integral_constant<DeviceActivation, gelu>{});
+    case swish: return f(std::integral_constant<DeviceActivation, swish>{});
+    case sigmoid: return f(std::integral_constant<DeviceActivation, DeviceActivation::sigmoid>{});
+    case gelu_tanh: return f(std::integral_constant<DeviceActivation, gelu_tanh>{});
   }
 }
 
@@ -112,10 +148,12 @@ void gate(CudaContext& ctx, DeviceActivation kind, DeviceMatrix<const T> a,
           DeviceMatrix<const T> u, DeviceMatrix<T> y) {
   cuda::check_same("cuda::gate", a, u, y);
   const bool wide = cuda::packs(a, u, y);
-  const auto blocks = cuda::blocks_for(ctx, a.rows * a.cols / (wide ? cuda::kPack<T> : 1), 256);
-  const auto kernel = wide ? cuda::gate_kernel<T, cuda::kPack<T>> : cuda::gate_kernel<T, 1>;
-  kernel<<<blocks, 256, 0, ctx.stream()>>>(kind, a, u, y);
-  RETNET_CUDA_LAUNCHED("gate", a.text());
+  const cuda::RowPacks shape(ctx, a.rows, a.cols / (wide ? cuda::kPack<T> : 1));
+  cuda::with_activation(kind, [&](auto k) {
+    const auto kernel =
+        wide ? cuda::gate_kernel<T, cuda::kPack<T>, k()> : cuda::gate_kernel<T, 1, k()>;
+    cuda::launch(ctx, a.rows <= cuda::kShortRows, kernel, shape.grid, shape.block, 0, a, u, y);
+  });
 }
 
 /// Gradients of gate. u and du are empty together; da may be a or dy, du may be u; y, what forward
@@ -126,10 +164,12 @@ void gate_backward(CudaContext& ctx, DeviceActivation kind, DeviceMatrix<const T
                    DeviceMatrix<T> du, DeviceMatrix<T> y) {
   cuda::check_same("cuda::gate_backward", a, u, dy, da, du, y);
   const bool wide = cuda::packs(a, u, dy, da, du, y);
-  const auto blocks = cuda::blocks_for(ctx, a.rows * a.cols / (wide ? cuda::kPack<T> : 1), 256);
-  const auto kernel =
-      wide ? cuda::gate_backward_kernel<T, cuda::kPack<T>> : cuda::gate_backward_kernel<T, 1>;
-  kernel<<<blocks, 256, 0, ctx.stream()>>>(kind, a, u, dy, da, du, y);
+  const cuda::RowPacks shape(ctx, a.rows, a.cols / (wide ? cuda::kPack<T> : 1));
+  cuda::with_activation(kind, [&](auto k) {
+    const auto kernel = wide ? cuda::gate_backward_kernel<T, cuda::kPack<T>, k()>
+                             : cuda::gate_backward_kernel<T, 1, k()>;
+    kernel<<<shape.grid, shape.block, 0, ctx.stream()>>>(a, u, dy, da, du, y);
+  });
   RETNET_CUDA_LAUNCHED("gate_backward", a.text());
 }
 

@@ -15,8 +15,8 @@ namespace retnet {
 /// One run over the rows of x, on the device.
 struct DevicePass {
   Form::Kind form = Form::Kind::chunkwise;
-  DeviceSequences sequences;
-  DeviceAngles angles;
+  DeviceSequences sequences = {};
+  DeviceAngles angles = {};
 };
 
 /// What backward needs of forward: R rows each.

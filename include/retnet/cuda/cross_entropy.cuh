@@ -7,7 +7,7 @@
 // once; it is small enough that the second reading finds it in the L2 cache.
 #pragma once
 
-#include "retnet/cuda/matrix.cuh"
+#include "retnet/cuda/activation.cuh"
 
 namespace retnet {
 
@@ -28,7 +28,7 @@ struct SoftmaxSum {
 __device__ inline SoftmaxSum join(SoftmaxSum a, SoftmaxSum b) {
   const float highest = fmaxf(a.highest, b.highest);
   if (highest == -INFINITY) return {highest, 0.0f};
-  return {highest, a.sum * __expf(a.highest - highest) + b.sum * __expf(b.highest - highest)};
+  return {highest, a.sum * quick_exp(a.highest - highest) + b.sum * quick_exp(b.highest - highest)};
 }
 
 // The same in all threads of the block.
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kLossThreads)
     for (int e = 1; e < V; ++e) pack.highest = fmaxf(pack.highest, x[e]);
     const float base = pack.highest == -INFINITY ? 0.0f : pack.highest;
 #pragma unroll
-    for (int e = 0; e < V; ++e) pack.sum += __expf(x[e] - base);
+    for (int e = 0; e < V; ++e) pack.sum += quick_exp(x[e] - base);
     mine = join(mine, pack);
   }
   const float at_target = to_float(z[target]);
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kLossThreads)
     load_floats(z + j, x);
 #pragma unroll
     for (int e = 0; e < V; ++e)
-      x[e] = factor * __expf(x[e] - all.highest) - (j + e == target ? scale : 0.0f);
+      x[e] = factor * quick_exp(x[e] - all.highest) - (j + e == target ? scale : 0.0f);
     store_floats(z + j, x);
   }
 }

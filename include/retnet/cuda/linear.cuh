@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "retnet/cuda/launch.cuh"
 #include "retnet/cuda/matrix.cuh"
 
 namespace retnet {
@@ -73,10 +74,11 @@ class Blas {
     auto* space = ctx.workspace().take<std::byte>(kWorkspace);
     const float one = 1.0f;
     if (z == nullptr) z = c;
-    RETNET_CUBLAS(cublasLtMatmul(handle_, plan.description, &one, b, plan.b, a, plan.a, &beta, z,
-                                 plan.z, c, plan.c, &plan.algorithm, space, kWorkspace,
-                                 ctx.stream()),
-                  p.text());
+    const auto status =
+        cublasLtMatmul(handle_, plan.description, &one, b, plan.b, a, plan.a, &beta, z, plan.z, c,
+                       plan.c, &plan.algorithm, space, kWorkspace, ctx.stream());
+    if (status != CUBLAS_STATUS_SUCCESS)  // the text is made only then
+      check_blas(status, "cublasLtMatmul", __FILE__, __LINE__, p.text());
   }
 
  private:
@@ -176,6 +178,67 @@ void product(CudaContext& ctx, bool transpose_a, DeviceMatrix<const In> a, bool 
   ctx.part<Blas>().run(ctx, p, a.data, b.data, beta, z.data, c.data, bias);
 }
 
+/// Rows that are so few that the product is a reading of the weights: generation.
+inline constexpr int kFewRows = 2;
+
+// A warp makes one column of y for all Rows rows: it reads a row of W once, 16 bytes a lane, the
+// first Held packs before it waits for x.
+template <class T, class Out, int Rows>
+__global__ void __launch_bounds__(256)
+    few_rows_kernel(DeviceMatrix<const T> w, const T* bias, DeviceMatrix<const T> x,
+                    DeviceMatrix<Out> y, DeviceMatrix<const Out> z, float beta) {
+  constexpr int V = kPack<T>, kHeld = 8, kStep = 32 * V;
+  const std::int64_t n = blockIdx.x * std::int64_t{8} + threadIdx.x / 32;
+  const int first = static_cast<int>(threadIdx.x % 32) * V;
+  const int k_end = n < w.rows ? static_cast<int>(w.cols) : 0;
+  const T* weights = w.row(n < w.rows ? n : 0);
+  Pack<T, V> held[kHeld];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i)
+    if (first + i * kStep < k_end) held[i].load(weights + first + i * kStep);
+  wait_for_previous_kernel();
+  float sum[Rows] = {};
+  const auto multiply = [&](const Pack<T, V>& pack, int k) {
+    float a[V];
+    pack.get(a);
+#pragma unroll
+    for (int r = 0; r < Rows; ++r) {
+      if (r >= x.rows) continue;
+      float b[V];
+      load_floats(x.row(r) + k, b);
+#pragma unroll
+      for (int e = 0; e < V; ++e) sum[r] = fmaf(a[e], b[e], sum[r]);
+    }
+  };
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i)
+    if (first + i * kStep < k_end) multiply(held[i], first + i * kStep);
+  for (int k = first + kHeld * kStep; k < k_end; k += kStep) {
+    Pack<T, V> pack;
+    pack.load(weights + k);
+    multiply(pack, k);
+  }
+#pragma unroll
+  for (int r = 0; r < Rows; ++r) {
+    const float total = warp_sum(sum[r]);
+    if (n >= w.rows || r >= x.rows || threadIdx.x % 32 != 0) continue;
+    float out = total + (bias != nullptr ? to_float(bias[n]) : 0.0f);
+    if (z.data != nullptr) out = fmaf(beta, to_float(z.row(r)[n]), out);
+    y.row(r)[n] = from_float<Out>(out);
+  }
+}
+
+/// True where that served.
+template <class T, class Out>
+bool few_rows(CudaContext& ctx, DeviceMatrix<const T> w, const T* bias, DeviceMatrix<const T> x,
+              DeviceMatrix<Out> y, DeviceMatrix<const Out> z, float beta) {
+  if (x.rows > kFewRows || !packs(w, x)) return false;
+  const auto kernel = x.rows == 1 ? few_rows_kernel<T, Out, 1> : few_rows_kernel<T, Out, 2>;
+  const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(w.rows, 8));
+  launch(ctx, true, kernel, blocks, 256, 0, w, bias, x, y, z, beta);
+  return true;
+}
+
 template <class T, class B>
 __global__ void add_bias_kernel(DeviceMatrix<T> y, const B* bias) {
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < y.rows * y.cols;
@@ -236,6 +299,9 @@ inline void add_parts(CudaContext& ctx, const float* sums, std::int64_t parts, i
 template <class T, class Out>
 void linear(CudaContext& ctx, DeviceMatrix<const T> weight, const T* bias, DeviceMatrix<const T> x,
             DeviceMatrix<Out> y, DeviceMatrix<const Out> z = {}, float beta = 0.0f) {
+  RETNET_CUDA_REQUIRE(x.rows == y.rows && x.cols == weight.cols && y.cols == weight.rows,
+                      "cuda::linear", x.text(), " by weights ", weight.text(), " to ", y.text());
+  if (cuda::few_rows<T, Out>(ctx, weight, bias, x, y, z, z ? beta : 0.0f)) return;
   const bool fused = std::is_same_v<T, Out>;
   cuda::product<T, Out>(ctx, false, x, true, weight, z ? beta : 0.0f, z, y,
                         fused ? bias : nullptr);

@@ -60,21 +60,85 @@ bool packs(const Matrix&... m) {
   return (one(m) && ...);
 }
 
-template <int N, class T>
-__device__ void unpack(const Vector<T, N>& raw, float (&x)[N]) {
+/// N elements as they lie in memory, in whole registers: left to itself the compiler gives every
+/// 16-bit element a register, and a store, of its own. N = 1, or 4, 8 or 16 bytes.
+template <class T, int N>
+struct Pack {
+  static constexpr int kEach = N == 1 ? 1 : 4 / static_cast<int>(sizeof(T));  // elements of a word
+  static constexpr int kWords = N / kEach;
+  std::uint32_t words[kWords];
+
+  __device__ void load(const T* from) {
+    if constexpr (N == 1) {
+      const float x = to_float(*from);
+      memcpy(words, &x, 4);
+    } else if constexpr (kWords == 1) {
+      words[0] = *reinterpret_cast<const std::uint32_t*>(from);
+    } else if constexpr (kWords == 2) {
+      const uint2 w = *reinterpret_cast<const uint2*>(from);
+      words[0] = w.x, words[1] = w.y;
+    } else {
+      static_assert(kWords == 4);
+      const uint4 w = *reinterpret_cast<const uint4*>(from);
+      words[0] = w.x, words[1] = w.y, words[2] = w.z, words[3] = w.w;
+    }
+  }
+  __device__ void store(T* to) const {
+    if constexpr (N == 1) {
+      float x;
+      memcpy(&x, words, 4);
+      *to = from_float<T>(x);
+    } else if constexpr (kWords == 1) {
+      *reinterpret_cast<std::uint32_t*>(to) = words[0];
+    } else if constexpr (kWords == 2) {
+      *reinterpret_cast<uint2*>(to) = make_uint2(words[0], words[1]);
+    } else {
+      *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+    }
+  }
+  __device__ void get(float (&x)[N]) const {
 #pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = to_float(raw.at[i]);
-}
+    for (int i = 0; i < kWords; ++i) {
+      if constexpr (kEach == 1) {
+        x[i] = __uint_as_float(words[i]);
+      } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+        x[2 * i] = __uint_as_float(words[i] << 16);
+        x[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000u);
+      } else {
+        __half2 pair;
+        memcpy(&pair, &words[i], 4);
+        const float2 both = __half22float2(pair);
+        x[2 * i] = both.x, x[2 * i + 1] = both.y;
+      }
+    }
+  }
+  __device__ void set(const float (&x)[N]) {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) {
+      if constexpr (kEach == 1) {
+        words[i] = __float_as_uint(x[i]);
+      } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+        const __nv_bfloat162 pair = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+        memcpy(&words[i], &pair, 4);
+      } else {
+        const __half2 pair = __floats2half2_rn(x[2 * i], x[2 * i + 1]);
+        memcpy(&words[i], &pair, 4);
+      }
+    }
+  }
+};
+
 template <int N, class T>
 __device__ void load_floats(const T* from, float (&x)[N]) {
-  unpack(load_vector<T, N>(from), x);
+  Pack<T, N> pack;
+  pack.load(from);
+  pack.get(x);
 }
 template <int N, class T>
 __device__ void store_floats(T* to, const float (&x)[N]) {
-  Vector<T, N> raw;
-#pragma unroll
-  for (int i = 0; i < N; ++i) raw.at[i] = from_float<T>(x[i]);
-  store_vector(to, raw);
+  Pack<T, N> pack;
+  pack.set(x);
+  pack.store(to);
 }
 
 /// Blocks of `threads` for n elements, not more than the device keeps busy.

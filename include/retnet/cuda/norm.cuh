@@ -39,17 +39,20 @@ inline constexpr int kNormWarps = 8;
 template <class T, int V, int P>
 class LaneRow {
  public:
+  /// `row` may be null where nobody will ask.
   __device__ LaneRow(const T* row, int width) : row_(row) {
     if constexpr (P > 0) {
+      if (row == nullptr) return;
 #pragma unroll
       for (int p = 0; p < P; ++p)
-        if (at(p) < width) raw_[p] = load_vector<T, V>(row + at(p));
+        if (at(p) < width) raw_[p].load(row + at(p));
     }
   }
+  __device__ explicit operator bool() const { return row_ != nullptr; }
   __device__ static int at(int p) { return (p * 32 + static_cast<int>(threadIdx.x % 32)) * V; }
   __device__ void get(int p, float (&x)[V]) const {
     if constexpr (P > 0) {
-      unpack(raw_[p], x);
+      raw_[p].get(x);
     } else {
       load_floats(row_ + at(p), x);
     }
@@ -57,7 +60,7 @@ class LaneRow {
 
  private:
   const T* row_;
-  Vector<T, V> raw_[P > 0 ? P : 1];
+  Pack<T, V> raw_[P > 0 ? P : 1];
 };
 
 template <int V, int P, class F>
@@ -97,6 +100,13 @@ __device__ NormStats norm_stats(DeviceNorm kind, float eps, const Row& row, int 
   return {mean, rsqrtf(warp_sum(squares) / static_cast<float>(width) + eps)};
 }
 
+/// Which gate: none, swish, or any, asked for at every element.
+enum class Gate { none, swish, any };
+template <Gate G>
+__device__ Activated activate_gate(DeviceActivation kind, float x) {
+  return activate(G == Gate::swish ? DeviceActivation::swish : kind, x);
+}
+
 template <class T>
 struct NormForward {
   DeviceNormWeights<T> norm;
@@ -105,15 +115,39 @@ struct NormForward {
   DeviceMatrix<T> y;
 };
 
-template <class T, int V, int P>
-__global__ void __launch_bounds__(32 * kNormWarps) norm_kernel(NormForward<T> in) {
-  const int groups = in.norm.groups, width = static_cast<int>(in.x.cols) / groups;
-  const std::int64_t task = blockIdx.x * std::int64_t{kNormWarps} + threadIdx.x / 32;
+template <class T>
+__device__ const T* part_of(const DeviceMatrix<const T>& m, std::int64_t r, int first) {
+  return m.data != nullptr ? m.row(r) + first : nullptr;
+}
+
+// x *= w and x += b, at column `at` of the weights, where they are.
+template <int V, class T>
+__device__ void scale_and_shift(const DeviceNormWeights<T>& norm, int at, float (&x)[V]) {
+  float other[V];
+  if (norm.weight != nullptr) {
+    load_floats(norm.weight + at, other);
+#pragma unroll
+    for (int e = 0; e < V; ++e) x[e] *= other[e];
+  }
+  if (norm.bias == nullptr) return;
+  load_floats(norm.bias + at, other);
+#pragma unroll
+  for (int e = 0; e < V; ++e) x[e] += other[e];
+}
+
+template <class T, int V, int P, Gate G>
+__global__ void __launch_bounds__(32 * kNormWarps, P == 8 ? 2 : 4) norm_kernel(NormForward<T> in) {
+  wait_for_previous_kernel();
+  const auto groups = static_cast<unsigned>(in.norm.groups);
+  const int width = static_cast<int>(in.x.cols) / in.norm.groups;
+  const unsigned task = blockIdx.x * kNormWarps + threadIdx.x / 32;
   const std::int64_t r = task / groups;
   if (r >= in.x.rows) return;
-  const int group = static_cast<int>(task % groups), first = group * width;
+  const int first = static_cast<int>(task % groups) * width;
   const int shared = in.norm.per_group ? first : 0;
-  const LaneRow<T, V, P> row(in.x.row(r) + first, width);
+  const LaneRow<T, V, P> row(part_of(in.x, r, first), width);
+  const LaneRow<T, V, P> gate(G == Gate::none ? nullptr : part_of(in.g, r, first), width);
+  const LaneRow<T, V, P> residual(part_of(in.z, r, first), width);
   const auto stats = norm_stats<V, P>(in.norm.kind, in.norm.eps, row, width);
   for_lane_packs<V, P>(width, [&](int p) {
     const int at = LaneRow<T, V, P>::at(p);
@@ -121,23 +155,14 @@ __global__ void __launch_bounds__(32 * kNormWarps) norm_kernel(NormForward<T> in
     row.get(p, y);
 #pragma unroll
     for (int e = 0; e < V; ++e) y[e] = (y[e] - stats.mean) * stats.inverse;
-    if (in.norm.weight != nullptr) {
-      load_floats(in.norm.weight + shared + at, other);
+    scale_and_shift(in.norm, shared + at, y);
+    if constexpr (G != Gate::none) {
+      gate.get(p, other);
 #pragma unroll
-      for (int e = 0; e < V; ++e) y[e] *= other[e];
+      for (int e = 0; e < V; ++e) y[e] *= activate_gate<G>(in.norm.activation, other[e]).value;
     }
-    if (in.norm.bias != nullptr) {
-      load_floats(in.norm.bias + shared + at, other);
-#pragma unroll
-      for (int e = 0; e < V; ++e) y[e] += other[e];
-    }
-    if (in.g.data != nullptr) {
-      load_floats(in.g.row(r) + first + at, other);
-#pragma unroll
-      for (int e = 0; e < V; ++e) y[e] *= activate(in.norm.activation, other[e]).value;
-    }
-    if (in.z.data != nullptr) {
-      load_floats(in.z.row(r) + first + at, other);
+    if (residual) {
+      residual.get(p, other);
 #pragma unroll
       for (int e = 0; e < V; ++e) y[e] = fmaf(in.alpha, other[e], y[e]);
     }
@@ -151,177 +176,175 @@ struct NormBackward {
   DeviceMatrix<const T> x, g, dy, z;
   float beta;
   DeviceMatrix<T> dx, dg, y;
-  float* dweight;  // [blocks of rows, cols] each
+  float* dweight;  // [parts, cols] each
   float* dbias;
 };
 
-/// Sums over the rows of one warp: registers, or a place in memory where the row is not held.
-template <int V, int P, bool Kept>
+/// Sums of the columns of a lane over the rows of its warp: in registers where the row is, else in a
+/// place in memory that is the warp's own.
+template <int V, int P, bool Wanted>
 struct LaneSums {
-  float at[Kept ? P : 1][V] = {};
-};
+  static constexpr bool kHeld = Wanted && P > 0;
+  float held[kHeld ? P : 1][V] = {};
+  float* place = nullptr;
 
-// The sums of the warps of a block, in their order, to out[width].
-template <int V, int P>
-__device__ void sum_warps(const LaneSums<V, P, true>& sums, int width, float* shared, float* out) {
-  for (int warp = 0; warp < kNormWarps; ++warp) {
-    __syncthreads();
-    if (threadIdx.x / 32 == warp)
+  __device__ void begin(float* at, int width) {
+    place = at;
+    if constexpr (Wanted && !kHeld)
       for_lane_packs<V, P>(width, [&](int p) {
-        const int at = (p * 32 + static_cast<int>(threadIdx.x % 32)) * V;
-#pragma unroll
-        for (int e = 0; e < V; ++e)
-          shared[at + e] = warp == 0 ? sums.at[p][e] : shared[at + e] + sums.at[p][e];
+        for (int e = 0; e < V; ++e) place[LaneRow<float, V, P>::at(p) + e] = 0.0f;
       });
   }
-  __syncthreads();
-  for (int i = threadIdx.x; i < width; i += 32 * kNormWarps) out[i] = shared[i];
-  __syncthreads();
-}
-
-template <int V>
-__device__ void add_to(float* to, const float (&x)[V]) {
+  __device__ void add(int p, const float (&x)[V]) {
+    if constexpr (kHeld) {
 #pragma unroll
-  for (int e = 0; e < V; ++e) to[e] += x[e];
-}
+      for (int e = 0; e < V; ++e) held[p][e] += x[e];
+    } else if constexpr (Wanted) {
+      for (int e = 0; e < V; ++e) place[LaneRow<float, V, P>::at(p) + e] += x[e];
+    }
+  }
+  /// The sums of the warps of the block, in their order, to the place of the first.
+  __device__ void end(float* shared, int width) {
+    if constexpr (kHeld) {
+      for (int warp = 0; warp < kNormWarps; ++warp) {
+        __syncthreads();
+        if (threadIdx.x / 32 == warp)
+          for_lane_packs<V, P>(width, [&](int p) {
+            const int at = LaneRow<float, V, P>::at(p);
+#pragma unroll
+            for (int e = 0; e < V; ++e)
+              shared[at + e] = warp == 0 ? held[p][e] : shared[at + e] + held[p][e];
+          });
+      }
+      __syncthreads();
+      for (int i = threadIdx.x; i < width; i += 32 * kNormWarps) place[i] = shared[i];
+      __syncthreads();
+    }
+  }
+};
 
 // Sums: 0 no gradient of weights, 1 of w, 2 of w and b. blockIdx.y is the group.
-template <class T, int V, int P, int Sums>
-__global__ void __launch_bounds__(32 * kNormWarps) norm_backward_kernel(NormBackward<T> in) {
+template <class T, int V, int P, int Sums, Gate G>
+__global__ void __launch_bounds__(32 * kNormWarps, P <= 4 ? 2 : 1)
+    norm_backward_kernel(NormBackward<T> in) {
   extern __shared__ float shared_sums[];
+  constexpr bool kGated = G != Gate::none, kOnce = kGated && P > 0 && P <= 2;
+  using Row = LaneRow<T, V, P>;
   const int width = static_cast<int>(in.x.cols) / in.norm.groups;
   const int first = static_cast<int>(blockIdx.y) * width;
   const int shared = in.norm.per_group ? first : 0;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  constexpr bool kKept = P > 0;
-  LaneSums<V, P, kKept && (Sums > 0)> dw;
-  LaneSums<V, P, kKept && (Sums > 1)> db;
-  const std::int64_t part = kKept ? blockIdx.x : blockIdx.x * std::int64_t{kNormWarps} + warp;
-  float* dw_out = Sums > 0 ? in.dweight + part * in.x.cols + first : nullptr;
-  float* db_out = Sums > 1 ? in.dbias + part * in.x.cols + first : nullptr;
-  if constexpr (!kKept && Sums > 0)
-    for_lane_packs<V, P>(width, [&](int p) {
-      const int at = LaneRow<T, V, P>::at(p);
-      for (int e = 0; e < V; ++e) {
-        dw_out[at + e] = 0.0f;
-        if (Sums > 1) db_out[at + e] = 0.0f;
-      }
-    });
+  const std::int64_t part = P > 0 ? blockIdx.x : blockIdx.x * std::int64_t{kNormWarps} + warp;
+  LaneSums<V, P, (Sums > 0)> dw;
+  LaneSums<V, P, (Sums > 1)> db;
+  if constexpr (Sums > 0) dw.begin(in.dweight + part * in.x.cols + first, width);
+  if constexpr (Sums > 1) db.begin(in.dbias + part * in.x.cols + first, width);
 
   for (std::int64_t r = blockIdx.x * std::int64_t{kNormWarps} + warp; r < in.x.rows;
        r += std::int64_t{gridDim.x} * kNormWarps) {
-    const LaneRow<T, V, P> row(in.x.row(r) + first, width);
-    const LaneRow<T, V, P> given(in.dy.row(r) + first, width);
-    const auto stats = norm_stats<V, P>(in.norm.kind, in.norm.eps, row, width);
-    // d = dy act(g); the gradient with respect to xhat is d w
-    const auto through = [&](int p, float (&xhat)[V], float (&d)[V], float (&dw_row)[V]) {
-      const int at = LaneRow<T, V, P>::at(p);
-      float other[V];
-      row.get(p, xhat);
-      given.get(p, d);
+    const Row row(in.x.row(r) + first, width), given(in.dy.row(r) + first, width);
+    const Row gate(kGated ? part_of(in.g, r, first) : nullptr, width);
+    const Row through(part_of(in.z, r, first), width);
+    float value[kOnce ? P : 1][V], slope[kOnce ? P : 1][V];
+    const auto open_gate = [&](int p, float (&v)[V], float (&s)[V]) {
+      float g[V];
+      gate.get(p, g);
 #pragma unroll
-      for (int e = 0; e < V; ++e) xhat[e] = (xhat[e] - stats.mean) * stats.inverse;
-      if (in.g.data != nullptr) {
-        load_floats(in.g.row(r) + first + at, other);
-#pragma unroll
-        for (int e = 0; e < V; ++e) d[e] *= activate(in.norm.activation, other[e]).value;
+      for (int e = 0; e < V; ++e) {
+        const Activated a = activate_gate<G>(in.norm.activation, g[e]);
+        v[e] = a.value;
+        s[e] = a.slope;
       }
+    };
+    if constexpr (kOnce) for_lane_packs<V, P>(width, [&](int p) { open_gate(p, value[p], slope[p]); });
+    const auto stats = norm_stats<V, P>(in.norm.kind, in.norm.eps, row, width);
+    // xhat, d = dy act(g), dn = d w; and dy, act(g), act'(g) for the gate
+    struct Parts {
+      float xhat[V], d[V], dn[V], dy[V], value[V], slope[V];
+    };
+    const auto parts = [&](int p, Parts& x) {
+      row.get(p, x.xhat);
+      given.get(p, x.dy);
+      if constexpr (kGated && !kOnce) open_gate(p, x.value, x.slope);
 #pragma unroll
-      for (int e = 0; e < V; ++e) dw_row[e] = d[e];
+      for (int e = 0; e < V; ++e) {
+        if constexpr (kOnce) x.value[e] = value[p][e], x.slope[e] = slope[p][e];
+        x.xhat[e] = (x.xhat[e] - stats.mean) * stats.inverse;
+        x.d[e] = x.dn[e] = kGated ? x.dy[e] * x.value[e] : x.dy[e];
+      }
       if (in.norm.weight == nullptr) return;
-      load_floats(in.norm.weight + shared + at, other);
+      float w[V];
+      load_floats(in.norm.weight + shared + Row::at(p), w);
 #pragma unroll
-      for (int e = 0; e < V; ++e) dw_row[e] *= other[e];
+      for (int e = 0; e < V; ++e) x.dn[e] *= w[e];
     };
     float along = 0.0f, mean = 0.0f;
     for_lane_packs<V, P>(width, [&](int p) {
-      float xhat[V], d[V], dn[V];
-      through(p, xhat, d, dn);
+      Parts x;
+      parts(p, x);
 #pragma unroll
       for (int e = 0; e < V; ++e) {
-        along = fmaf(dn[e], xhat[e], along);
-        mean += dn[e];
+        along = fmaf(x.dn[e], x.xhat[e], along);
+        mean += x.dn[e];
       }
     });
     along = warp_sum(along) / static_cast<float>(width);
     mean = in.norm.kind == DeviceNorm::layer ? warp_sum(mean) / static_cast<float>(width) : 0.0f;
     for_lane_packs<V, P>(width, [&](int p) {
-      const int at = LaneRow<T, V, P>::at(p);
-      float xhat[V], d[V], dn[V];
-      through(p, xhat, d, dn);
-      if constexpr (Sums > 0) {
-        float along_w[V];
+      Parts x;
+      parts(p, x);
+      const int at = Row::at(p);
+      float out[V], n[V];
 #pragma unroll
-        for (int e = 0; e < V; ++e) along_w[e] = d[e] * xhat[e];
-        if constexpr (kKept) {
-          add_to(dw.at[p], along_w);
-        } else {
-          add_to(dw_out + at, along_w);
-        }
+      for (int e = 0; e < V; ++e) {
+        out[e] = stats.inverse * (x.dn[e] - mean - x.xhat[e] * along);
+        n[e] = x.xhat[e];
+        x.xhat[e] *= x.d[e];
       }
-      if constexpr (Sums > 1) {
-        if constexpr (kKept) {
-          add_to(db.at[p], d);
-        } else {
-          add_to(db_out + at, d);
-        }
-      }
-      if (in.g.data != nullptr) {
-        float gate[V], n[V], given_d[V];
-        load_floats(in.g.row(r) + first + at, gate);
-        given.get(p, given_d);
-#pragma unroll
-        for (int e = 0; e < V; ++e) n[e] = xhat[e];
-        float other[V];
-        if (in.norm.weight != nullptr) {
-          load_floats(in.norm.weight + shared + at, other);
-#pragma unroll
-          for (int e = 0; e < V; ++e) n[e] *= other[e];
-        }
-        if (in.norm.bias != nullptr) {
-          load_floats(in.norm.bias + shared + at, other);
-#pragma unroll
-          for (int e = 0; e < V; ++e) n[e] += other[e];
-        }
+      dw.add(p, x.xhat);
+      db.add(p, x.d);
+      if constexpr (kGated) {
+        scale_and_shift(in.norm, shared + at, n);
 #pragma unroll
         for (int e = 0; e < V; ++e) {
-          const Activated a = activate(in.norm.activation, gate[e]);
-          gate[e] = given_d[e] * n[e] * a.slope;
-          n[e] *= a.value;
+          x.slope[e] *= x.dy[e] * n[e];
+          n[e] *= x.value[e];
         }
-        store_floats(in.dg.row(r) + first + at, gate);
+        store_floats(in.dg.row(r) + first + at, x.slope);
         if (in.y.data != nullptr) store_floats(in.y.row(r) + first + at, n);
       }
+      if (through) {
+        through.get(p, n);
 #pragma unroll
-      for (int e = 0; e < V; ++e)
-        dn[e] = stats.inverse * (dn[e] - mean - xhat[e] * along);
-      if (in.z.data != nullptr) {
-        float other[V];
-        load_floats(in.z.row(r) + first + at, other);
-#pragma unroll
-        for (int e = 0; e < V; ++e) dn[e] = fmaf(in.beta, other[e], dn[e]);
+        for (int e = 0; e < V; ++e) out[e] = fmaf(in.beta, n[e], out[e]);
       }
-      store_floats(in.dx.row(r) + first + at, dn);
+      store_floats(in.dx.row(r) + first + at, out);
     });
   }
-  if constexpr (kKept && Sums > 0) sum_warps<V, P>(dw, width, shared_sums, dw_out);
-  if constexpr (kKept && Sums > 1) sum_warps<V, P>(db, width, shared_sums, db_out);
+  dw.end(shared_sums, width);
+  db.end(shared_sums, width);
 }
 
-/// f(std::integral_constant<int, V>, <int, P>) for the packs that a group of this width takes.
-template <class T, class F>
-void with_packs(bool wide, std::int64_t width, int most, F&& f) {
-  constexpr int kV = kPack<T>;
-  const auto call = [&](auto v, auto p) { f(v, p); };
+/// f(<int, V>, <int, P>, <Gate, G>) for the packs that a group of this width takes, at most `Most` of
+/// them in registers.
+template <class T, int Most, class F>
+void with_packs(bool wide, std::int64_t width, bool gated, DeviceActivation activation, F&& f) {
   using std::integral_constant;
-  if (!wide) return call(integral_constant<int, 1>{}, integral_constant<int, 0>{});
-  const auto v = integral_constant<int, kV>{};
-  const std::int64_t packs = (width + 32 * kV - 1) / (32 * kV);
-  if (packs > most) return call(v, integral_constant<int, 0>{});
-  if (packs <= 1) return call(v, integral_constant<int, 1>{});
-  if (packs <= 2) return call(v, integral_constant<int, 2>{});
-  if (packs <= 4) return call(v, integral_constant<int, 4>{});
-  call(v, integral_constant<int, 8>{});
+  const auto with_gate = [&](auto v, auto p) {
+    if (!gated) return f(v, p, integral_constant<Gate, Gate::none>{});
+    if (activation == DeviceActivation::swish)
+      return f(v, p, integral_constant<Gate, Gate::swish>{});
+    f(v, integral_constant<int, 0>{}, integral_constant<Gate, Gate::any>{});
+  };
+  const integral_constant<int, kPack<T>> v{};
+  if (!wide) return with_gate(integral_constant<int, 1>{}, integral_constant<int, 0>{});
+  const std::int64_t packs = (width + 32 * v - 1) / (32 * v);
+  if (packs <= 1) return with_gate(v, integral_constant<int, 1>{});
+  if (packs <= 2) return with_gate(v, integral_constant<int, 2>{});
+  if (packs <= 4) return with_gate(v, integral_constant<int, 4>{});
+  if constexpr (Most >= 8)
+    if (packs <= 8) return with_gate(v, integral_constant<int, 8>{});
+  with_gate(v, integral_constant<int, 0>{});
 }
 
 template <class T>
@@ -349,13 +372,15 @@ void norm(CudaContext& ctx, const DeviceNormWeights<T>& weights, DeviceMatrix<co
   cuda::check_same("cuda::norm", x, y, g, z);
   if (x.rows == 0) return;
   const bool wide = cuda::group_packs(weights, x) && cuda::packs(x, y, g, z);
-  const auto blocks = cuda::ceil_div<std::int64_t>(x.rows * weights.groups, cuda::kNormWarps);
-  cuda::with_packs<T>(wide, x.cols / weights.groups, 8, [&]<int V, int P>(
-      std::integral_constant<int, V>, std::integral_constant<int, P>) {
-    cuda::norm_kernel<T, V, P><<<static_cast<unsigned>(blocks), 32 * cuda::kNormWarps, 0,
-                                 ctx.stream()>>>({weights, x, g, z, alpha, y});
+  const std::int64_t tasks = x.rows * weights.groups;
+  RETNET_CUDA_REQUIRE(tasks < (std::int64_t{1} << 31), "cuda::norm", tasks, " groups, at most 2^31");
+  const auto blocks = static_cast<unsigned>(cuda::ceil_div<std::int64_t>(tasks, cuda::kNormWarps));
+  const cuda::NormForward<T> in{weights, x, g, z, alpha, y};
+  cuda::with_packs<T, 8>(wide, x.cols / weights.groups, bool(g), weights.activation,
+                         [&](auto v, auto p, auto gate) {
+    cuda::launch(ctx, x.rows <= cuda::kShortRows, cuda::norm_kernel<T, v(), p(), gate()>, blocks,
+                 32 * cuda::kNormWarps, 0, in);
   });
-  RETNET_CUDA_LAUNCHED("norm", x.text());
 }
 
 /// Where the gradients of a norm go. dweight and dbias are added to; both may be null. dg and y
@@ -392,14 +417,12 @@ void norm_backward(CudaContext& ctx, const DeviceNormWeights<T>& weights, Device
   float* db = sums > 1 ? ctx.workspace().take<float>(parts * x.cols) : nullptr;
   const cuda::NormBackward<T> in{weights, x, g, dy, z, beta, grad.dx, grad.dg, grad.y, dw, db};
   std::int64_t used = parts;
-  cuda::with_packs<T>(wide, width, sums > 1 ? 4 : 8, [&]<int V, int P>(
-      std::integral_constant<int, V>, std::integral_constant<int, P>) {
-    if (P > 0) used = blocks;
-    const auto bytes = P > 0 && sums > 0 ? static_cast<std::size_t>(width) * sizeof(float) : 0;
-    constexpr int kBoth = P == 8 ? 0 : 2;  // 8 packs and both sums do not fit in registers
-    const auto kernel = sums == 0   ? cuda::norm_backward_kernel<T, V, P, 0>
-                        : sums == 1 ? cuda::norm_backward_kernel<T, V, P, 1>
-                                    : cuda::norm_backward_kernel<T, V, P, kBoth>;
+  cuda::with_packs<T, 4>(wide, width, bool(g), weights.activation, [&](auto v, auto p, auto gate) {
+    if (p() > 0) used = blocks;
+    const auto bytes = p() > 0 && sums > 0 ? static_cast<std::size_t>(width) * sizeof(float) : 0;
+    const auto kernel = sums == 0   ? cuda::norm_backward_kernel<T, v(), p(), 0, gate()>
+                        : sums == 1 ? cuda::norm_backward_kernel<T, v(), p(), 1, gate()>
+                                    : cuda::norm_backward_kernel<T, v(), p(), 2, gate()>;
     kernel<<<grid, 32 * cuda::kNormWarps, bytes, ctx.stream()>>>(in);
   });
   RETNET_CUDA_LAUNCHED("norm_backward", x.text());

@@ -8,6 +8,7 @@
 // as float; dense sequences that begin at one position share them.
 #pragma once
 
+#include "retnet/cuda/launch.cuh"
 #include "retnet/cuda/matrix.cuh"
 
 namespace retnet {
@@ -88,46 +89,23 @@ __global__ void angles_kernel(DeviceTheta t, DeviceSequences sequences, const Po
   }
 }
 
-// A thread turns the same V pairs of every head, so that it reads their angles once; threads behind
-// the pairs scale V of the columns that do not turn. blockIdx.y is the matrix.
-template <class T, int V>
-__global__ void rotate_kernel(DeviceRotationLayout layout, int pairs, std::int64_t period,
-                              float sign, DeviceTurn<T> first, DeviceTurn<T> second) {
-  const DeviceTurn<T>& turn = blockIdx.y == 0 ? first : second;
+// V pairs at `at` of every head; their angles are read once.
+template <int V, class T>
+__device__ void turn_heads(const DeviceTurn<T>& turn, bool neighbours, int pairs, int slot,
+                           std::int64_t entry, float sign, T* x) {
   const int width = static_cast<int>(turn.x.cols) / turn.heads;
-  const int turning = pairs / V, slots = turning + (width - 2 * pairs) / V;
-  const std::int64_t task = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
-  const std::int64_t r = task / slots;
-  if (r >= turn.x.rows) return;
-  const int slot = static_cast<int>(task % slots);
-  const std::int64_t entry = r % period;
-  const auto scale_of = [&](int h) {
-    return turn.constant * (turn.row_scale ? turn.row_scale[entry * turn.heads + h] : 1.0f);
-  };
-  if (slot >= turning) {
-    T* x = turn.x.row(r) + 2 * pairs + (slot - turning) * V;
-    for (int h = 0; h < turn.heads; ++h, x += width) {
-      float a[V];
-      load_floats(x, a);
-#pragma unroll
-      for (int e = 0; e < V; ++e) a[e] *= scale_of(h);
-      store_floats(x, a);
-    }
-    return;
-  }
-  const bool neighbours = layout == DeviceRotationLayout::interleaved;
-  const int at = neighbours ? 2 * slot * V : slot * V;
   const int across = neighbours ? V : pairs;
+  const float* scales = turn.row_scale ? turn.row_scale + entry * turn.heads : nullptr;
   float2 angle[V];
 #pragma unroll
   for (int e = 0; e < V; ++e) angle[e] = turn.angles[entry * pairs + slot * V + e];
-  T* x = turn.x.row(r) + at;
+  x += neighbours ? 2 * slot * V : slot * V;
 #pragma unroll 4
   for (int h = 0; h < turn.heads; ++h, x += width) {
     float low[V], high[V], pair[2 * V];
     load_floats(x, low);
     load_floats(x + across, high);
-    const float scale = scale_of(h);
+    const float scale = turn.constant * (scales ? scales[h] : 1.0f);
 #pragma unroll
     for (int e = 0; e < V; ++e) {  // pair[2e], pair[2e+1] = (x0, x1)
       const int i = 2 * e;
@@ -144,6 +122,41 @@ __global__ void rotate_kernel(DeviceRotationLayout layout, int pairs, std::int64
     }
     store_floats(x, low);
     store_floats(x + across, high);
+  }
+}
+
+// V columns at x of every head, which do not turn.
+template <int V, class T>
+__device__ void scale_heads(const DeviceTurn<T>& turn, std::int64_t entry, T* x) {
+  const int width = static_cast<int>(turn.x.cols) / turn.heads;
+  for (int h = 0; h < turn.heads; ++h, x += width) {
+    const float scale =
+        turn.constant * (turn.row_scale ? turn.row_scale[entry * turn.heads + h] : 1.0f);
+    float a[V];
+    load_floats(x, a);
+#pragma unroll
+    for (int e = 0; e < V; ++e) a[e] *= scale;
+    store_floats(x, a);
+  }
+}
+
+// threadIdx.x is a place in the heads, V pairs or V columns behind them; blockIdx.y the matrix.
+template <class T, int V, DeviceRotationLayout Layout>
+__global__ void rotate_kernel(int pairs, std::int64_t period, float sign, DeviceTurn<T> first,
+                              DeviceTurn<T> second) {
+  wait_for_previous_kernel();
+  const DeviceTurn<T> turn = blockIdx.y == 0 ? first : second;
+  const int width = static_cast<int>(turn.x.cols) / turn.heads;
+  const int turning = pairs / V, slots = turning + (width - 2 * pairs) / V;
+  const std::int64_t r = blockIdx.x * std::int64_t{blockDim.y} + threadIdx.y;
+  if (r >= turn.x.rows) return;
+  const std::int64_t entry = static_cast<std::uint32_t>(r) % static_cast<std::uint32_t>(period);
+  for (int slot = threadIdx.x; slot < slots; slot += blockDim.x) {
+    if (slot < turning)
+      turn_heads<V>(turn, Layout == DeviceRotationLayout::interleaved, pairs, slot, entry, sign,
+                    turn.x.row(r));
+    else
+      scale_heads<V>(turn, entry, turn.x.row(r) + 2 * pairs + (slot - turning) * V);
   }
 }
 
@@ -195,19 +208,30 @@ void rotate(CudaContext& ctx, const DeviceAngles& angles, const DeviceTurn<T>& f
   const bool wide = pairs % cuda::kPack<T> == 0 && cuda::turn_packs(first, pairs) &&
                     cuda::turn_packs(second, pairs);
   const int v = wide ? cuda::kPack<T> : 1;
-  std::int64_t most = 0;
+  std::int64_t slots = 0, rows = 0;
   for (const auto* t : {&first, &second}) {
     if (!t->x) continue;
     const std::int64_t width = t->x.cols / t->heads;
-    most = std::max(most, t->x.rows * (pairs / v + (width - 2 * pairs) / v));
+    slots = std::max(slots, pairs / v + (width - 2 * pairs) / v);
+    rows = std::max(rows, t->x.rows);
   }
-  if (most == 0) return;
-  const dim3 grid(static_cast<unsigned>(cuda::ceil_div<std::int64_t>(most, 128)),
+  RETNET_CUDA_REQUIRE(rows < (std::int64_t{1} << 31), "cuda::rotate", rows, " rows, at most 2^31");
+  if (rows == 0) return;
+  const auto x = static_cast<unsigned>(std::min<std::int64_t>(slots, 128));
+  const dim3 block(x, 128 / x);
+  const dim3 grid(static_cast<unsigned>(cuda::ceil_div<std::int64_t>(rows, block.y)),
                   second.x ? 2 : 1);
-  const auto kernel = wide ? cuda::rotate_kernel<T, cuda::kPack<T>> : cuda::rotate_kernel<T, 1>;
-  kernel<<<grid, 128, 0, ctx.stream()>>>(angles.layout, pairs, angles.period,
-                                         inverse ? -1.0f : 1.0f, first, second);
-  RETNET_CUDA_LAUNCHED("rotate", first.x.text());
+  const auto launch = [&](auto layout) {
+    const auto kernel = wide ? cuda::rotate_kernel<T, cuda::kPack<T>, layout()>
+                             : cuda::rotate_kernel<T, 1, layout()>;
+    cuda::launch(ctx, rows <= cuda::kShortRows, kernel, grid, block, 0, pairs, angles.period,
+                 inverse ? -1.0f : 1.0f, first, second);
+  };
+  using Layout = DeviceRotationLayout;
+  if (angles.layout == Layout::interleaved)
+    launch(std::integral_constant<Layout, Layout::interleaved>{});
+  else
+    launch(std::integral_constant<Layout, Layout::half_split>{});
 }
 
 }  // namespace retnet
