@@ -58,8 +58,16 @@ std::string libraries(const Rows& rows) {
   return out;
 }
 
+// "g++ 12.2.0 for vectors of 256 bits, 2026-11-22"
+std::string build_and_day(const Rows& rows) {
+  const std::string bytes = rows.context("vector_bytes");
+  return rows.context("compiler") + " for vectors of " +
+         (bytes.empty() ? "?" : std::to_string(8 * std::stoi(bytes))) + " bits, " +
+         rows.context("date").substr(0, 10);
+}
+
 std::string about(const Rows& rows, const std::string& machine) {
-  std::string out = machine + ". " + rows.context("compiler") + ". " + libraries(rows) + ".\n\n";
+  std::string out = machine + ". " + build_and_day(rows) + ". " + libraries(rows) + ".\n\n";
   MarkdownTable limits({"limit", "1 thread", "2 threads"});
   for (const auto& [title, key] : {std::pair{"multiply-add, GFLOP/s", "fma_gflops_"},
                                    {"read, GB/s", "read_gb_per_s_"},
@@ -126,9 +134,8 @@ std::string results(const Rows& rows, const std::string& machine) {
 
 std::string readme(const Rows& rows, const std::string& machine) {
   return "Retention operator, 8 heads of Dk 64, Dv 128, float, one thread of " + machine + ",\n" +
-         rows.context("compiler") +
-         ": thousand tokens/s (GFLOP/s of useful work; multiply-add peak " +
-         "in the same run: " + rows.context("fma_gflops_1_thread") +
+         build_and_day(rows) + ": thousand tokens/s (GFLOP/s of useful\n" +
+         "work; multiply-add peak in the same run: " + rows.context("fma_gflops_1_thread") +
          ").\nMore in `bench/results`; redo it with `bench/run.sh --readme`.\n\n" +
          lengths(rows, operator_lines(), {256, 1024, 4096, 16384}, 1).text() +
          "\nA model of d 512, 6 layers, 4 heads (`bench_model`), beside the same in PyTorch " +
