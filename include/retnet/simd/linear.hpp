@@ -126,9 +126,11 @@ struct StepShape {
   static constexpr Index kCacheBytes = 16 << 10;  // of tokens
   static constexpr Index kTask = 64;              // outputs of a task
 
-  /// Columns of that many tokens; a multiple of every vector and of a cache line.
-  static Index piece(Index tokens) {
-    return kCacheBytes / (tokens * static_cast<Index>(sizeof(S))) / 64 * 64;
+  /// Columns of a piece: the same for all pieces of K, a multiple of every vector and cache line.
+  static Index piece(Index tokens, Index depth) {
+    const Index most = kCacheBytes / (tokens * static_cast<Index>(sizeof(S)));
+    const Index pieces = (depth + most - 1) / most;
+    return (depth + 64 * pieces - 1) / (64 * pieces) * 64;
   }
 };
 
@@ -172,7 +174,7 @@ void add_products(Index depth, const W* w, Index w_step, const W* next, const Pa
     for (int r = 0; r < F; ++r) __builtin_prefetch(next + ahead + r * kLine);
     ahead += F * kLine;
     if (ahead >= depth) {
-      ahead = 0;
+      ahead -= depth;
       next += w_step;
     }
 #pragma GCC unroll 8
@@ -213,7 +215,7 @@ void step_products(const Window<const W>& w, Index n, Index outputs, const Pack<
                    Index whole, Pack<S>* sums) {
   using Shape = StepShape<S>;
   constexpr Index kOut = Shape::kOutputs, kN = Pack<S>::size;
-  const Index piece = Shape::piece(tokens);
+  const Index piece = Shape::piece(tokens, whole);
   // What is fetched lies some rows further in this walk: about as many bytes, at any number of
   // tokens, as arrive within the time that memory takes to answer.
   const Index tiles = tokens * static_cast<Index>(sizeof(S)) / (Shape::kRows * Index{sizeof(W)});
