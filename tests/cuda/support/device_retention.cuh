@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "cuda/support/instances.cuh"
 #include "cuda/support/retention_oracle.hpp"
-#include "retnet/cuda/retention.cuh"
 
 namespace retnet::test {
 
