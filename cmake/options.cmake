@@ -5,7 +5,7 @@ option(RETNET_BUILD_BENCH "Build the benchmarks (Google Benchmark)" ${PROJECT_IS
 option(RETNET_BUILD_EXAMPLES "Build the examples (nlohmann-json, CLI11, liblzma if found)" ${PROJECT_IS_TOP_LEVEL})
 option(RETNET_INSTALL "Generate the install rules" ${PROJECT_IS_TOP_LEVEL})
 option(RETNET_NATIVE "Compile our own programs with -march=native; never reaches a consumer" ${PROJECT_IS_TOP_LEVEL})
-option(RETNET_CUDA "Make retnet::cuda and build its programs with nvcc (CUDA toolkit 12.8 or newer)" OFF)
+option(RETNET_CUDA "Make retnet::cuda and build its programs with nvcc (CUDA toolkit 13)" OFF)
 option(RETNET_FUZZ "Build the fuzz targets of tests/fuzz with clang's libFuzzer" OFF)
 option(RETNET_WERROR "Treat warnings in our own programs as errors" OFF)
 
