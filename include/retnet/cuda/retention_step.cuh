@@ -22,10 +22,13 @@ inline constexpr int kMaxStepTokens = 8;
 /// The tokens [first, first + Tokens) of every sequence, where it has them. `from` may be null (no
 /// state yet), `to` may be null (nobody asks for it) or `from`; a sequence without tokens is copied.
 template <class T, int Tokens, class Walk>
-__global__ void __launch_bounds__(Walk::threads, Walk::blocks)
+__global__ void __launch_bounds__(Walk::threads, ceil_div(Walk::blocks, Tokens == 1 ? 1 : 2))
     retention_step_kernel(const __grid_constant__ DeviceRetention<T> in, std::int64_t first,
                           const float* from, float* to, DeviceRows<T> o) {
-  extern __shared__ float2 query_key[];  // [Dk, a multiple of Walk::batch][Tokens] {q,k}
+  extern __shared__ float4 walk_memory[];
+  const int rows = round_up(in.key_dim, Walk::batch);
+  // [Tokens][rows] {q,k}
+  auto* query_key = reinterpret_cast<float2*>(walk_memory + Walk::ring_bytes / 16);
   wait_for_previous_kernel();
   const StatePlace<Walk> place(in.heads, in.key_dim, in.value_dim);
   const int h = place.head, dk = in.key_dim, dv = in.value_dim, kv_head = h / in.group();
@@ -34,13 +37,14 @@ __global__ void __launch_bounds__(Walk::threads, Walk::blocks)
   const int tokens = left < Tokens ? max(static_cast<int>(left), 0) : Tokens;
   const std::int64_t row = in.sequences.first(place.sequence) + first;
 
-  StateRows<Walk> s;
-  place.load(from, 0, s);
-  for (int i = threadIdx.x; i < round_up(dk, Walk::batch) * Tokens; i += Walk::threads) {
-    const int d = i / Tokens, t = i % Tokens;
-    const bool there = d < dk && t < tokens;
-    query_key[i].x = there ? to_float(in.q.row(row + t)[h * dk + d]) : 0.f;
-    query_key[i].y = there ? to_float(in.k.row(row + t)[kv_head * dk + d]) : 0.f;
+  StateRing<Walk> ring(from, place, walk_memory);
+#pragma unroll
+  for (int t = 0; t < Tokens; ++t) {
+    for (int d = static_cast<int>(threadIdx.x); d < rows; d += Walk::threads) {
+      const bool there = d < dk && t < tokens;
+      query_key[t * rows + d] = {there ? to_float(in.q.row(row + t)[h * dk + d]) : 0.f,
+                                 there ? to_float(in.k.row(row + t)[kv_head * dk + d]) : 0.f};
+    }
   }
   float decay[Tokens], v[Tokens][Walk::pack], sum[Tokens][Walk::pack] = {};
 #pragma unroll
@@ -55,19 +59,21 @@ __global__ void __launch_bounds__(Walk::threads, Walk::blocks)
   __syncthreads();
 
   for (int d = 0; d < dk; d += Walk::batch) {
-    if (d > 0) place.load(from, d, s);
+    StateRows<Walk> s;
+    ring.take(s);
 #pragma unroll
-    for (int i = 0; i < Walk::rows; ++i) {
-      const float2* qk = query_key + place.row(d, i) * Tokens;
+    for (int t = 0; t < Tokens; ++t) {
+      const auto qk = load_vector<float2, Walk::rows>(query_key + t * rows + place.row(d, 0));
 #pragma unroll
-      for (int t = 0; t < Tokens; ++t) {
+      for (int i = 0; i < Walk::rows; ++i) {
 #pragma unroll
         for (int c = 0; c < Walk::pack; ++c) {
-          s[i].at[c] = fmaf(decay[t], s[i].at[c], qk[t].y * v[t][c]);
-          sum[t][c] = fmaf(qk[t].x, s[i].at[c], sum[t][c]);
+          s[i].at[c] = fmaf(decay[t], s[i].at[c], qk.at[i].y * v[t][c]);
+          sum[t][c] = fmaf(qk.at[i].x, s[i].at[c], sum[t][c]);
         }
       }
     }
+    ring.advance(d);
     place.store(to, d, s);
   }
 
@@ -114,7 +120,14 @@ void retention_step_passes(CudaContext& ctx, const DeviceRetention<T>& in, const
   const auto scope = ctx.workspace().scope();
   if (to == nullptr && in.sequences.length > most)  // passes hand the states on in memory
     to = ctx.workspace().template take<float>(in.state_size());
-  choose_walk(ctx, in.sequences.count * in.heads, in.value_dim, {from, to}, [&](auto walk) {
+  const int tasks = in.sequences.count * in.heads;
+  if (in.sequences.length == 1) {
+    choose_walk<StateWalk<16, 4, 4, 2, 4>>(ctx, tasks, in.value_dim, {from, to}, [&](auto walk) {
+      retention_step_launch<T, 1, decltype(walk)>(ctx, in, 0, from, to, o);
+    });
+    return;
+  }
+  choose_walk<StateWalk<32, 4, 4, 4, 4>>(ctx, tasks, in.value_dim, {from, to}, [&](auto walk) {
     for (std::int64_t t = 0; t < in.sequences.length;)
       t += retention_step_pass<T, decltype(walk)>(ctx, in, t, most, t == 0 ? from : to, to, o);
   });
