@@ -32,8 +32,8 @@ int run(int count) {
     const double step = ms.count() / count;
     const double bytes = 2.0 * static_cast<double>(cpu.count_params() - 32000 * 1024) +
                          8.0 * static_cast<double>(session.state().size());
-    std::printf("%3d sequences: %.4f ms a step, %.0f tokens/s, %.2f TB/s of weights and states\n", n,
-                step, n / step * 1e3, bytes / step * 1e-9);
+    std::printf("%3d sequences: %.4f ms a step, %.0f tokens/s, %.2f TB/s of weights and states\n",
+                n, step, n / step * 1e3, bytes / step * 1e-9);
   }
   return 0;
 }

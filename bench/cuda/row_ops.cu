@@ -47,7 +47,8 @@ void add_products(CudaContext& ctx, const Limits& limits, Report& report, Buffer
                         Product{"output 2048 to 1024", kValues, kModel},
                         Product{"feed-forward in 1024 to 3072", kModel, 2 * kHidden},
                         Product{"feed-forward out 1536 to 1024", kHidden, kModel}}) {
-    const double flops = 2.0 * kRows * static_cast<double>(p.in * p.out), floor = flops / limits.flops_per_ms;
+    const double flops = 2.0 * kRows * static_cast<double>(p.in * p.out),
+                 floor = flops / limits.flops_per_ms;
     const In w(x.d.data(), p.out, p.in), in = rows(x.a, p.in), dy = rows(x.b, p.out);
     const auto add = [&](const std::string& what, auto&& run) {
       const std::string name = what + ", " + p.name;
@@ -58,9 +59,8 @@ void add_products(CudaContext& ctx, const Limits& limits, Report& report, Buffer
       report.add({"products", name, ms, floor, text});
     };
     add("forward", [&] { retnet::linear<Bf16, Bf16>(ctx, w, nullptr, in, rows(x.c, p.out)); });
-    add("forward + residual", [&] {
-      retnet::linear<Bf16, Bf16>(ctx, w, nullptr, in, rows(x.c, p.out), dy, 1.f);
-    });
+    add("forward + residual",
+        [&] { retnet::linear<Bf16, Bf16>(ctx, w, nullptr, in, rows(x.c, p.out), dy, 1.f); });
     add("dx", [&] { retnet::linear_backward_input<Bf16>(ctx, w, dy, rows(x.c, p.in)); });
     add("dW", [&] {
       retnet::linear_backward_weight<Bf16>(ctx, in, dy, {gradient.data(), p.out, p.in});
@@ -86,20 +86,20 @@ void add_row_ops(CudaContext& ctx, const Limits& limits, Report& report) {
   const DeviceNormWeights<Bf16> head{.groups = kHeads, .weight = x.w.data()};
   const Matrix g = rows(x.a, kValues, 4096, kAll), dg = rows(x.b, kValues, 4096, kAll);
   const In o = rows(x.c, kValues), z = rows(x.b, kModel);
-  add("norm", 2 * kModel, [&] {
-    retnet::norm<Bf16>(ctx, block, rows(x.a, kModel), rows(x.b, kModel));
-  });
+  add("norm", 2 * kModel,
+      [&] { retnet::norm<Bf16>(ctx, block, rows(x.a, kModel), rows(x.b, kModel)); });
   add("norm backward + residual", 4 * kModel, [&] {
     retnet::norm_backward<Bf16>(ctx, block, rows(x.a, kModel), rows(x.c, kModel),
                                 {.dx = rows(x.d, kModel), .dweight = x.dw.data()}, {}, z, 1.f);
   });
-  add("head norm x gate", 3 * kValues, [&] {
-    retnet::norm<Bf16>(ctx, head, o, rows(x.d, kValues), g);
-  });
+  add("head norm x gate", 3 * kValues,
+      [&] { retnet::norm<Bf16>(ctx, head, o, rows(x.d, kValues), g); });
   add("head norm x gate backward", 6 * kValues, [&] {
     retnet::norm_backward<Bf16>(ctx, head, o, rows(x.d, kValues),
-                                {.dx = rows(x.d, kValues, kRows * kValues), .dweight = x.dw.data(),
-                                 .dg = dg, .y = rows(x.c, kValues, kRows * kValues)},
+                                {.dx = rows(x.d, kValues, kRows * kValues),
+                                 .dweight = x.dw.data(),
+                                 .dg = dg,
+                                 .y = rows(x.c, kValues, kRows * kValues)},
                                 g);
   });
   const auto swish = retnet::DeviceActivation::swish;
@@ -114,11 +114,15 @@ void add_row_ops(CudaContext& ctx, const Limits& limits, Report& report) {
   theta.upload(std::vector<double>(128, 0.01), ctx.stream());
   const auto scope = ctx.workspace().scope();
   const auto angles =
-      retnet::make_angles(ctx, {.layout = retnet::DeviceRotationLayout::half_split, .pairs = 128,
-                                .heads = kHeads, .theta = theta.data()},
+      retnet::make_angles(ctx,
+                          {.layout = retnet::DeviceRotationLayout::half_split,
+                           .pairs = 128,
+                           .heads = kHeads,
+                           .theta = theta.data()},
                           retnet::DeviceSequences::dense(4, kRows / 4), nullptr, true);
   add("rotation of q and k", 4 * kModel, [&] {
-    retnet::rotate<Bf16>(ctx, angles, {rows(x.a, kModel, 0, kAll), kHeads, angles.query, nullptr, 1.f},
+    retnet::rotate<Bf16>(ctx, angles,
+                         {rows(x.a, kModel, 0, kAll), kHeads, angles.query, nullptr, 1.f},
                          {rows(x.a, kModel, kModel, kAll), kHeads, angles.key, nullptr, 1.f});
   });
   constexpr std::int64_t kLossRows = 4096, kVocab = 32000;
@@ -128,7 +132,8 @@ void add_row_ops(CudaContext& ctx, const Limits& limits, Report& report) {
   loss.zero(ctx.stream());
   const double logit_columns = 2.0 * kLossRows * kVocab / kRows;
   add("cross-entropy and its gradient", static_cast<std::int64_t>(logit_columns), [&] {
-    retnet::cross_entropy<Bf16>(ctx, targets.data(), {x.d.data(), kLossRows, kVocab}, 1.f, loss.data());
+    retnet::cross_entropy<Bf16>(ctx, targets.data(), {x.d.data(), kLossRows, kVocab}, 1.f,
+                                loss.data());
   });
   add_products(ctx, limits, report, x);
 }

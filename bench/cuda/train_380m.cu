@@ -45,7 +45,9 @@ int run(int steps, Index tokens, Index sequences, bool recompute) {
     const auto t0 = std::chrono::steady_clock::now();
     report = trainer.step(ctx, batch, 3e-4);
     const std::chrono::duration<double, std::milli> t = std::chrono::steady_clock::now() - t0;
-    if (i < 3) std::printf("warm-up %d: %.1f ms, loss %.4f, norm %.3f\n", i, t.count(), report.loss, report.grad_norm);
+    if (i < 3)
+      std::printf("warm-up %d: %.1f ms, loss %.4f, norm %.3f\n", i, t.count(), report.loss,
+                  report.grad_norm);
     if (i >= 3) ms.push_back(t.count());
   }
   const std::chrono::duration<double> all = std::chrono::steady_clock::now() - begin;
@@ -55,12 +57,13 @@ int run(int steps, Index tokens, Index sequences, bool recompute) {
   std::printf("%s, %lld parameters, %lld x %lld tokens%s\n", ctx.properties().name,
               static_cast<long long>(cpu.count_params()), static_cast<long long>(sequences),
               static_cast<long long>(tokens), recompute ? ", recomputed" : "");
-  std::printf("%d steps: median %.2f ms (%.2f to %.2f), %.0f tokens/s, 6N %.0f TFLOP/s\n", steps, typical,
-              *std::min_element(ms.begin(), ms.end()), *std::max_element(ms.begin(), ms.end()),
-              rows / typical * 1e3, 6.0 * static_cast<double>(cpu.count_params()) * rows / typical / 1e9);
+  std::printf("%d steps: median %.2f ms (%.2f to %.2f), %.0f tokens/s, 6N %.0f TFLOP/s\n", steps,
+              typical, *std::min_element(ms.begin(), ms.end()),
+              *std::max_element(ms.begin(), ms.end()), rows / typical * 1e3,
+              6.0 * static_cast<double>(cpu.count_params()) * rows / typical / 1e9);
   std::printf("memory on the device %.2f GiB, loss %.4f, norm %.3f, all %.1f s\n",
-              static_cast<double>(total_bytes - free_bytes) / 1073741824.0, report.loss, report.grad_norm,
-              all.count());
+              static_cast<double>(total_bytes - free_bytes) / 1073741824.0, report.loss,
+              report.grad_norm, all.count());
   auto& clock = ctx.part<StageClock>();
   clock.on = true;
   fill(99);

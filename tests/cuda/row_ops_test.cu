@@ -35,7 +35,8 @@ void expect_near(DeviceValues<T>& given, Window<const double> expected, double b
 
 using Matrix = std::vector<double>;
 struct Expected {
-  Expected(Index rows, Index cols) : data(static_cast<std::size_t>(rows * cols)), w(data.data(), rows, cols) {}
+  Expected(Index rows, Index cols)
+      : data(static_cast<std::size_t>(rows * cols)), w(data.data(), rows, cols) {}
   Matrix data;
   Window<double> w;
   Window<const double> in() const { return w; }
@@ -59,14 +60,17 @@ TYPED_TEST(RowOps, GateAndItsGradients) {
   for (const auto& s : kShapes)
     for (int k = 0; k < 6; ++k) {
       auto a = DeviceValues<T>::normal(s.rows, s.cols, 1, 2.0, 0.0, s.gap);
-      auto u = DeviceValues<T>::normal(s.rows, s.cols, 2), dy = DeviceValues<T>::normal(s.rows, s.cols, 3);
-      DeviceValues<T> y(s.rows, s.cols, s.gap), y2(s.rows, s.cols), da(s.rows, s.cols), du(s.rows, s.cols);
+      auto u = DeviceValues<T>::normal(s.rows, s.cols, 2),
+           dy = DeviceValues<T>::normal(s.rows, s.cols, 3);
+      DeviceValues<T> y(s.rows, s.cols, s.gap), y2(s.rows, s.cols), da(s.rows, s.cols),
+          du(s.rows, s.cols);
       Expected ey(s.rows, s.cols), eda(s.rows, s.cols), edu(s.rows, s.cols);
       const auto what = cuda::concat(s.rows, "x", s.cols, " activation ", k);
       retnet::gate(cpu, kCpu[k], a.host_in(), u.host_in(), ey.w);
       retnet::gate_backward(cpu, kCpu[k], a.host_in(), u.host_in(), dy.host_in(), eda.w, edu.w);
       gate<T>(ctx, kDevice[k], a.in(), u.in(), y.device());
-      gate_backward<T>(ctx, kDevice[k], a.in(), u.in(), dy.in(), da.device(), du.device(), y2.device());
+      gate_backward<T>(ctx, kDevice[k], a.in(), u.in(), dy.in(), da.device(), du.device(),
+                       y2.device());
       ctx.synchronize();
       expect_near(y, ey.in(), bar<T>(), what);
       expect_near(y2, ey.in(), bar<T>(), what);
@@ -111,33 +115,41 @@ void test_norm(const NormCase& c) {
   const Window<const double> hw = has_w ? w.host_in() : Window<const double>();
   const Window<const double> hb = c.bias ? b.host_in() : Window<const double>();
   const NormKind kind = c.kind == kRms ? NormKind::rms : NormKind::layer;
-  const auto what = cuda::concat(c.rows, "x", c.groups, "x", c.width, " weights ", c.weights, " bias ",
-                                 c.bias, " gate ", c.gated);
+  const auto what = cuda::concat(c.rows, "x", c.groups, "x", c.width, " weights ", c.weights,
+                                 " bias ", c.bias, " gate ", c.gated);
   DeviceValues<T> y(c.rows, cols, c.gap), y2(c.rows, cols), dx(c.rows, cols), dg(c.rows, cols);
   auto dw = DeviceValues<float>::normal(1, wide, 7), db = DeviceValues<float>::normal(1, wide, 8);
   // the oracle: norm, gate, residual one after the other
-  Expected n(c.rows, cols), ey(c.rows, cols), edn(c.rows, cols), edx(c.rows, cols), edg(c.rows, cols);
+  Expected n(c.rows, cols), ey(c.rows, cols), edn(c.rows, cols), edx(c.rows, cols),
+      edg(c.rows, cols);
   Expected edw(1, wide), edb(1, wide), sum(c.rows, cols);
   std::copy_n(dw.host().data, wide, edw.w.data);
   std::copy_n(db.host().data, wide, edb.w.data);
   retnet::norm(cpu, kind, 1e-5, c.groups, hw, hb, x.host_in(), n.w);
-  if (c.gated) retnet::gate(cpu, Activation::swish, g.host_in(), n.in(), ey.w);
-  else std::copy(n.data.begin(), n.data.end(), ey.data.begin());
-  if (c.gated) retnet::gate_backward(cpu, Activation::swish, g.host_in(), n.in(), dy.host_in(), edg.w, edn.w);
-  else std::copy_n(dy.host().data, c.rows * cols, edn.data.begin());
+  if (c.gated)
+    retnet::gate(cpu, Activation::swish, g.host_in(), n.in(), ey.w);
+  else
+    std::copy(n.data.begin(), n.data.end(), ey.data.begin());
+  if (c.gated)
+    retnet::gate_backward(cpu, Activation::swish, g.host_in(), n.in(), dy.host_in(), edg.w, edn.w);
+  else
+    std::copy_n(dy.host().data, c.rows * cols, edn.data.begin());
   retnet::norm_backward(cpu, kind, 1e-5, c.groups, hw, x.host_in(), edn.in(),
                         has_w ? edw.w : Window<double>(), c.bias ? edb.w : Window<double>(), edx.w);
   for (std::size_t i = 0; i < sum.data.size(); ++i) {
     sum.data[i] = ey.data[i] + 0.7 * z.host().data[i];
     edx.data[i] += 0.7 * z.host().data[i];
   }
-  const DeviceNormWeights<T> weights{.kind = c.kind, .eps = 1e-5f, .groups = int(c.groups),
+  const DeviceNormWeights<T> weights{.kind = c.kind,
+                                     .eps = 1e-5f,
+                                     .groups = int(c.groups),
                                      .weight = has_w ? w.data() : nullptr,
                                      .bias = c.bias ? b.data() : nullptr,
                                      .per_group = c.weights == 2};
   const DeviceMatrix<const T> gate_in = c.gated ? g.in() : DeviceMatrix<const T>();
   norm<T>(ctx, weights, x.in(), y.device(), gate_in, z.in(), 0.7f);
-  DeviceNormGradient<T> grad{.dx = dx.device(), .dweight = has_w ? dw.data() : nullptr,
+  DeviceNormGradient<T> grad{.dx = dx.device(),
+                             .dweight = has_w ? dw.data() : nullptr,
                              .dbias = c.bias ? db.data() : nullptr};
   if (c.gated) grad.dg = dg.device(), grad.y = y2.device();
   norm_backward<T>(ctx, weights, x.in(), dy.in(), grad, gate_in, z.in(), 0.7f);
@@ -165,12 +177,15 @@ TYPED_TEST(RowOps, LinearAndItsGradients) {
     const auto what = cuda::concat(c.rows, "x", c.in, " to ", c.out);
     auto x = DeviceValues<T>::normal(c.rows, c.in, 1, 1.0, 0.0, c.gap);
     auto w = DeviceValues<T>::normal(c.out, c.in, 2), b = DeviceValues<T>::normal(1, c.out, 3);
-    auto z = DeviceValues<T>::normal(c.rows, c.out, 4), dy = DeviceValues<T>::normal(c.rows, c.out, 5);
+    auto z = DeviceValues<T>::normal(c.rows, c.out, 4),
+         dy = DeviceValues<T>::normal(c.rows, c.out, 5);
     auto zx = DeviceValues<T>::normal(c.rows, c.in, 6);
     DeviceValues<T> y(c.rows, c.out, c.gap), dx(c.rows, c.in, c.gap);
     DeviceValues<float> yf(c.rows, c.out);
-    auto dw = DeviceValues<float>::normal(c.out, c.in, 7), db = DeviceValues<float>::normal(1, c.out, 8);
-    Expected ey(c.rows, c.out), edx(c.rows, c.in), edw(c.out, c.in), edb(1, c.out), plain(c.rows, c.out);
+    auto dw = DeviceValues<float>::normal(c.out, c.in, 7),
+         db = DeviceValues<float>::normal(1, c.out, 8);
+    Expected ey(c.rows, c.out), edx(c.rows, c.in), edw(c.out, c.in), edb(1, c.out),
+        plain(c.rows, c.out);
     std::copy_n(dw.host().data, c.out * c.in, edw.w.data);
     std::copy_n(db.host().data, c.out, edb.w.data);
     std::copy_n(zx.host().data, c.rows * c.in, edx.w.data);
@@ -194,8 +209,8 @@ TYPED_TEST(RowOps, LinearAndItsGradients) {
 }
 
 template <class T>
-void test_rotation(RotationLayout layout, DeviceRotationLayout device_layout, Index width, Index rotary,
-                   double xpos, std::int64_t start) {
+void test_rotation(RotationLayout layout, DeviceRotationLayout device_layout, Index width,
+                   Index rotary, double xpos, std::int64_t start) {
   CudaContext ctx;
   Reference cpu;
   constexpr Index kSequences = 2, kTokens = 37, kHeads = 4, kKeyHeads = 2;
@@ -208,7 +223,8 @@ void test_rotation(RotationLayout layout, DeviceRotationLayout device_layout, In
   const std::vector<std::int64_t> positions(kSequences, start);
   Expected eq(rows, kHeads * width), ek(rows, kKeyHeads * width);
   const auto sequences = Sequences::dense(kSequences, kTokens);
-  const RowScale q_scale{0.3, log_gamma, xpos > 0 ? 1.0 : 0.0}, k_scale{1.7, {}, xpos > 0 ? -1.0 : 0.0};
+  const RowScale q_scale{0.3, log_gamma, xpos > 0 ? 1.0 : 0.0},
+      k_scale{1.7, {}, xpos > 0 ? -1.0 : 0.0};
   rotate(cpu, table, q_scale, kHeads, sequences, positions.data(), q.host_in(), eq.w);
   rotate(cpu, table, k_scale, kKeyHeads, sequences, positions.data(), k.host_in(), ek.w);
   const auto to_device = [](const std::vector<double>& x) {
@@ -222,9 +238,13 @@ void test_rotation(RotationLayout layout, DeviceRotationLayout device_layout, In
   auto gammas = to_device(log_gamma);
   DeviceBuffer<std::int64_t> device_positions(kSequences);
   device_positions.upload(positions, nullptr);
-  const auto what = cuda::concat("layout ", int(layout), " width ", width, " of ", rotary, " xpos ", xpos);
-  const DeviceTheta turning{.layout = device_layout, .pairs = int(pairs), .heads = int(kHeads),
-                            .theta = theta.data(), .log_xpos = xpos > 0 ? log_scale.data() : nullptr,
+  const auto what =
+      cuda::concat("layout ", int(layout), " width ", width, " of ", rotary, " xpos ", xpos);
+  const DeviceTheta turning{.layout = device_layout,
+                            .pairs = int(pairs),
+                            .heads = int(kHeads),
+                            .theta = theta.data(),
+                            .log_xpos = xpos > 0 ? log_scale.data() : nullptr,
                             .log_gamma = gammas.data()};
   const auto dense = DeviceSequences::dense(kSequences, kTokens);
   for (const bool shared : {true, false}) {
@@ -252,7 +272,8 @@ void test_rotation(RotationLayout layout, DeviceRotationLayout device_layout, In
 
 TYPED_TEST(RowOps, RotationAndItsInverse) {
   using T = TypeParam;
-  constexpr auto kLeft = DeviceRotationLayout::interleaved, kHalves = DeviceRotationLayout::half_split;
+  constexpr auto kLeft = DeviceRotationLayout::interleaved,
+                 kHalves = DeviceRotationLayout::half_split;
   for (const std::int64_t start : {0, 12345}) {
     test_rotation<T>(RotationLayout::interleaved, kLeft, 256, 256, 0.0, start);
     test_rotation<T>(RotationLayout::half_split, kHalves, 256, 256, 0.0, start);
@@ -271,7 +292,8 @@ TYPED_TEST(RowOps, CrossEntropyAndItsGradient) {
     const Index rows = 19;
     auto z = DeviceValues<T>::normal(rows, vocab, 1, 3.0);
     std::vector<std::int32_t> targets(rows);
-    for (Index r = 0; r < rows; ++r) targets[r] = r % 5 == 3 ? kIgnore : std::int32_t(r * 7919 % vocab);
+    for (Index r = 0; r < rows; ++r)
+      targets[r] = r % 5 == 3 ? kIgnore : std::int32_t(r * 7919 % vocab);
     DeviceBuffer<std::int32_t> device_targets(rows);
     device_targets.upload(targets, nullptr);
     DeviceBuffer<DeviceLoss> loss(1);
@@ -296,7 +318,8 @@ TYPED_TEST(RowOps, EmbeddingAndItsGradient) {
   for (const Index width : {8, 43, 1024}) {
     const Index rows = 211, vocab = 50;
     std::vector<std::int32_t> tokens(rows);
-    for (Index r = 0; r < rows; ++r) tokens[r] = std::int32_t(r % 3 == 0 ? 7 : r * 31 % (vocab - 3));
+    for (Index r = 0; r < rows; ++r)
+      tokens[r] = std::int32_t(r % 3 == 0 ? 7 : r * 31 % (vocab - 3));
     TokenOrder order;
     order.build(tokens, vocab);
     const auto up = [](const std::vector<std::int32_t>& x) {
@@ -304,7 +327,8 @@ TYPED_TEST(RowOps, EmbeddingAndItsGradient) {
       out.upload(x, nullptr);
       return out;
     };
-    auto d_tokens = up(tokens), names = up(order.tokens), starts = up(order.starts), at = up(order.rows);
+    auto d_tokens = up(tokens), names = up(order.tokens), starts = up(order.starts),
+         at = up(order.rows);
     auto table = DeviceValues<T>::normal(vocab, width, 1);
     auto dy = DeviceValues<T>::normal(rows, width, 2);
     auto dtable = DeviceValues<float>::normal(vocab, width, 3);
@@ -315,8 +339,9 @@ TYPED_TEST(RowOps, EmbeddingAndItsGradient) {
     retnet::embedding_backward(cpu, 2.5, tokens.data(), dy.host_in(), ed.w);
     cudaDeviceSynchronize();
     embedding<T>(ctx, 2.5f, d_tokens.data(), table.in(), y.device());
-    embedding_backward<T>(ctx, 2.5f, {std::int32_t(order.tokens.size()), names.data(), starts.data(), at.data()},
-                          dy.in(), dtable.device());
+    embedding_backward<T>(
+        ctx, 2.5f, {std::int32_t(order.tokens.size()), names.data(), starts.data(), at.data()},
+        dy.in(), dtable.device());
     ctx.synchronize();
     expect_near(y, ey.in(), bar<T>(), cuda::concat("width ", width));
     expect_near(dtable, ed.in(), 2e-6, cuda::concat("width ", width));
@@ -337,7 +362,8 @@ TYPED_TEST(RowOps, AdamW) {
   std::vector<DeviceAdamBlock> blocks;
   for (const auto& e : layout.entries())
     for (Index i = 0; i < e.place.size(); i += 1024)
-      blocks.push_back({e.place.offset + i, std::int32_t(std::min<Index>(1024, e.place.size() - i)), e.decays});
+      blocks.push_back(
+          {e.place.offset + i, std::int32_t(std::min<Index>(1024, e.place.size() - i)), e.decays});
   DeviceBuffer<DeviceAdamBlock> d_blocks(std::int64_t(blocks.size()));
   d_blocks.upload(blocks, nullptr);
   const Index n = layout.size();
@@ -354,8 +380,8 @@ TYPED_TEST(RowOps, AdamW) {
     g.upload(gradient.flat(), nullptr);
     cudaDeviceSynchronize();
     decide_update(ctx, g.data(), n, loss.data(), t == 2 ? 1e9 : 0.5, update.data());
-    adamw<T>(ctx, {.weight_decay = 0.1}, 0.01, t, d_blocks, update.data(), g.data(), w.data(), m.data(),
-             v.data(), std::is_same_v<T, float> ? nullptr : copy.data());
+    adamw<T>(ctx, {.weight_decay = 0.1}, 0.01, t, d_blocks, update.data(), g.data(), w.data(),
+             m.data(), v.data(), std::is_same_v<T, float> ? nullptr : copy.data());
     ctx.synchronize();
     for (float& x : gradient.flat()) x *= 0.5f;
     const double norm = clip_by_global_norm(cpu, gradient.flat(), t == 2 ? 1e9 : 0.5);
@@ -375,7 +401,8 @@ TYPED_TEST(RowOps, AdamW) {
   gradient.flat()[5] = HUGE_VALF;
   g.upload(gradient.flat(), nullptr);
   decide_update(ctx, g.data(), n, loss.data(), 1.0, update.data());
-  adamw<T>(ctx, {}, 0.01, 4, d_blocks, update.data(), g.data(), w.data(), m.data(), v.data(), nullptr);
+  adamw<T>(ctx, {}, 0.01, 4, d_blocks, update.data(), g.data(), w.data(), m.data(), v.data(),
+           nullptr);
   ctx.synchronize();
   EXPECT_EQ(update.to_host()[0].skip, 1);
   EXPECT_EQ(w.to_host()[100], given[100]);

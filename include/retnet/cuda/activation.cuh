@@ -72,7 +72,8 @@ __device__ void for_row_packs(std::int64_t rows, std::int64_t cols, F&& f) {
 struct RowPacks {
   dim3 grid, block;
   RowPacks(const CudaContext& ctx, std::int64_t rows, std::int64_t packs) {
-    const auto x = static_cast<unsigned>(std::min<std::int64_t>(256, round_up<std::int64_t>(packs, 32)));
+    const auto x =
+        static_cast<unsigned>(std::min<std::int64_t>(256, round_up<std::int64_t>(packs, 32)));
     block = dim3(x, 256 / x);
     grid = dim3(blocks_for(ctx, rows, static_cast<int>(block.y), 32));
   }
@@ -144,8 +145,8 @@ void check_same(const char* where, const DeviceMatrix<T>& a, const Others&... ot
 
 /// y = act(a) * u, or act(a) where u is empty. y may be a or u.
 template <class T>
-void gate(CudaContext& ctx, DeviceActivation kind, DeviceMatrix<const T> a,
-          DeviceMatrix<const T> u, DeviceMatrix<T> y) {
+void gate(CudaContext& ctx, DeviceActivation kind, DeviceMatrix<const T> a, DeviceMatrix<const T> u,
+          DeviceMatrix<T> y) {
   cuda::check_same("cuda::gate", a, u, y);
   const bool wide = cuda::packs(a, u, y);
   const cuda::RowPacks shape(ctx, a.rows, a.cols / (wide ? cuda::kPack<T> : 1));

@@ -155,9 +155,14 @@ void adamw(CudaContext& ctx, const DeviceAdamW& config, double lr, std::int64_t 
       .rate = static_cast<float>(lr / (1.0 - std::pow(config.beta1, steps))),
       .correction = static_cast<float>(1.0 / (1.0 - std::pow(config.beta2, steps))),
       .shrink = static_cast<float>(1.0 - lr * config.weight_decay),
-      .gradient = gradient, .weights = weights, .first = first, .second = second, .copy = copy};
-  cuda::adamw_kernel<T><<<static_cast<unsigned>(blocks.size()), cuda::kAdamThreads, 0,
-                          ctx.stream()>>>(s, blocks.data(), update);
+      .gradient = gradient,
+      .weights = weights,
+      .first = first,
+      .second = second,
+      .copy = copy};
+  cuda::adamw_kernel<T>
+      <<<static_cast<unsigned>(blocks.size()), cuda::kAdamThreads, 0, ctx.stream()>>>(
+          s, blocks.data(), update);
   RETNET_CUDA_LAUNCHED("adamw", cuda::concat(blocks.size(), " blocks"));
 }
 

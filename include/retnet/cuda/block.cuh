@@ -22,10 +22,10 @@ struct DevicePass {
 /// What backward needs of forward: R rows each.
 template <class T>
 struct DeviceBlockSaved {
-  DeviceMatrix<T> qkvg;              // projections, queries and keys turned
-  DeviceMatrix<T> o;                 // retention
-  DeviceMatrix<T> h;                 // after the first half
-  DeviceMatrix<T> au;                // of the feed-forward network, before the activation
+  DeviceMatrix<T> qkvg;                // projections, queries and keys turned
+  DeviceMatrix<T> o;                   // retention
+  DeviceMatrix<T> h;                   // after the first half
+  DeviceMatrix<T> au;                  // of the feed-forward network, before the activation
   DeviceMatrix<T> mixer_aux, ffn_aux;  // what a norm behind its half reads
 };
 
@@ -58,8 +58,8 @@ class DeviceBlock {
   /// Elements that DeviceBlockSaved takes for R rows.
   std::int64_t saved_size(std::int64_t rows) const {
     std::int64_t sum = 0;
-    for (const auto cols : {qkvg_.width(), values(), width(), in_.width(),
-                            norm_first() ? Index{0} : 2 * width()})
+    for (const auto cols :
+         {qkvg_.width(), values(), width(), in_.width(), norm_first() ? Index{0} : 2 * width()})
       sum += cuda::Carver<T>::size(rows, cols);
     return sum + 512;
   }
@@ -166,10 +166,15 @@ class DeviceBlock {
   }
   DeviceRetention<T> problem(const DevicePass& pass, const Windows& x) const {
     const auto& c = config_.mixer;
-    return {.q = DeviceMatrix<const T>(x.q), .k = DeviceMatrix<const T>(x.k),
-            .v = DeviceMatrix<const T>(x.v), .heads = static_cast<int>(c.heads),
-            .kv_heads = static_cast<int>(c.kv()), .key_dim = static_cast<int>(c.key_dim()),
-            .value_dim = static_cast<int>(c.value_dim()), .decay = decay_, .log_gate = {},
+    return {.q = DeviceMatrix<const T>(x.q),
+            .k = DeviceMatrix<const T>(x.k),
+            .v = DeviceMatrix<const T>(x.v),
+            .heads = static_cast<int>(c.heads),
+            .kv_heads = static_cast<int>(c.kv()),
+            .key_dim = static_cast<int>(c.key_dim()),
+            .value_dim = static_cast<int>(c.value_dim()),
+            .decay = decay_,
+            .log_gate = {},
             .sequences = pass.sequences};
   }
   float scale(ScaleOn side) const {
@@ -291,9 +296,7 @@ class DeviceBlock {
   bool glu() const { return config_.feed_forward.kind == FeedForwardKind::glu; }
   Index hidden() const { return config_.feed_forward.width(); }
   Out factor(Out au) const { return glu() ? au.columns(hidden(), hidden()) : Out(); }
-  DeviceActivation activation() const {
-    return cuda::on_device(config_.feed_forward.activation);
-  }
+  DeviceActivation activation() const { return cuda::on_device(config_.feed_forward.activation); }
 
   void feed_forward(CudaContext& ctx, const T* w, In x, const DeviceBlockSaved<T>& s, Out y, In z,
                     float beta) const {

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "retnet/cuda/launch.cuh"
 #include "retnet/cuda/matrix.cuh"
 
 namespace retnet {
@@ -54,6 +55,7 @@ namespace cuda {
 template <class T, int V>
 __global__ void embedding_kernel(float scale, const std::int32_t* tokens,
                                  DeviceMatrix<const T> table, DeviceMatrix<T> y) {
+  wait_for_previous_kernel();
   const std::int64_t packs = y.cols / V;
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < y.rows * packs;
        i += std::int64_t{gridDim.x} * blockDim.x) {
@@ -95,8 +97,8 @@ void embedding(CudaContext& ctx, float scale, const std::int32_t* tokens,
   const auto kernel =
       wide ? cuda::embedding_kernel<T, cuda::kPack<T>> : cuda::embedding_kernel<T, 1>;
   const auto work = y.rows * y.cols / (wide ? cuda::kPack<T> : 1);
-  kernel<<<cuda::blocks_for(ctx, work, 256), 256, 0, ctx.stream()>>>(scale, tokens, table, y);
-  RETNET_CUDA_LAUNCHED("embedding", y.text());
+  cuda::launch(ctx, y.rows <= cuda::kShortRows, kernel, cuda::blocks_for(ctx, work, 256), 256, 0,
+               scale, tokens, table, y);
 }
 
 /// dtable += , in float.

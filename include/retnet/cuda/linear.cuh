@@ -131,10 +131,9 @@ class Blas {
       RETNET_CUBLAS(cublasLtMatmulPreferenceSetAttribute(wish, name, &value, sizeof(value)));
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(kWorkspace));
-    for (const auto name : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-                            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-                            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    for (const auto name :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
       set(name, static_cast<std::uint32_t>(p.alignment));
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
@@ -142,7 +141,8 @@ class Blas {
                                                        plan.z, plan.c, wish, 1, &found, &count);
     cublasLtMatmulPreferenceDestroy(wish);
     RETNET_CUBLAS(status, p.text());
-    if (count == 0) fail("cublasLtMatmulAlgoGetHeuristic", "no algorithm", __FILE__, __LINE__, p.text());
+    if (count == 0)
+      fail("cublasLtMatmulAlgoGetHeuristic", "no algorithm", __FILE__, __LINE__, p.text());
     plan.algorithm = found.algo;
   }
 
@@ -169,10 +169,17 @@ void product(CudaContext& ctx, bool transpose_a, DeviceMatrix<const In> a, bool 
                       "] for a result [", c.rows, ",", c.cols, "]");
   if (c.rows == 0 || c.cols == 0) return;
   if (z.data == nullptr) z = c;
-  const Product p{.m = c.rows, .n = c.cols, .k = k,
-                  .lda = a.stride, .ldb = b.stride, .ldz = z.stride, .ldc = c.stride,
-                  .in = blas_type<In>(), .out = blas_type<Out>(),
-                  .transpose_a = transpose_a, .transpose_b = transpose_b,
+  const Product p{.m = c.rows,
+                  .n = c.cols,
+                  .k = k,
+                  .lda = a.stride,
+                  .ldb = b.stride,
+                  .ldz = z.stride,
+                  .ldc = c.stride,
+                  .in = blas_type<In>(),
+                  .out = blas_type<Out>(),
+                  .transpose_a = transpose_a,
+                  .transpose_b = transpose_b,
                   .bias = bias != nullptr,
                   .alignment = common_alignment({a.data, b.data, z.data, c.data})};
   ctx.part<Blas>().run(ctx, p, a.data, b.data, beta, z.data, c.data, bias);
@@ -303,8 +310,7 @@ void linear(CudaContext& ctx, DeviceMatrix<const T> weight, const T* bias, Devic
                       "cuda::linear", x.text(), " by weights ", weight.text(), " to ", y.text());
   if (cuda::few_rows<T, Out>(ctx, weight, bias, x, y, z, z ? beta : 0.0f)) return;
   const bool fused = std::is_same_v<T, Out>;
-  cuda::product<T, Out>(ctx, false, x, true, weight, z ? beta : 0.0f, z, y,
-                        fused ? bias : nullptr);
+  cuda::product<T, Out>(ctx, false, x, true, weight, z ? beta : 0.0f, z, y, fused ? bias : nullptr);
   if (fused || bias == nullptr) return;
   cuda::add_bias_kernel<<<4 * ctx.multiprocessors(), 256, 0, ctx.stream()>>>(y, bias);
   RETNET_CUDA_LAUNCHED("add_bias", y.text());

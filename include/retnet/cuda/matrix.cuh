@@ -26,7 +26,7 @@ struct DeviceMatrix {
   __host__ __device__ DeviceMatrix(T* data_, std::int64_t rows_, std::int64_t cols_)
       : DeviceMatrix(data_, rows_, cols_, cols_) {}
   template <class U>
-    requires(std::is_const_v<T> && std::is_same_v<U, std::remove_const_t<T>>)
+    requires(std::is_const_v<T>&& std::is_same_v<U, std::remove_const_t<T>>)
   DeviceMatrix(const DeviceMatrix<U>& m)  // NOLINT(google-explicit-constructor)
       : DeviceMatrix(m.data, m.rows, m.cols, m.stride) {}
   operator DeviceRows<T>() const { return {data, stride}; }  // NOLINT(google-explicit-constructor)
@@ -144,8 +144,8 @@ __device__ void store_floats(T* to, const float (&x)[N]) {
 /// Blocks of `threads` for n elements, not more than the device keeps busy.
 inline unsigned blocks_for(const CudaContext& ctx, std::int64_t n, int threads, int waves = 16) {
   const std::int64_t most = std::int64_t{ctx.multiprocessors()} * waves;
-  return static_cast<unsigned>(std::max<std::int64_t>(
-      1, std::min(most, (n + threads - 1) / threads)));
+  return static_cast<unsigned>(
+      std::max<std::int64_t>(1, std::min(most, (n + threads - 1) / threads)));
 }
 
 }  // namespace cuda

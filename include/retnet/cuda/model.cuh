@@ -27,6 +27,7 @@ namespace cuda {
 
 template <class Position>
 __global__ void advance_kernel(Position* positions, DeviceSequences sequences) {
+  wait_for_previous_kernel();
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i < sequences.count) positions[i] += sequences.length_of(i);
 }
@@ -144,8 +145,8 @@ class CudaRetNetModel {
   template <class L>
   void project(CudaContext& ctx, In h, DeviceMatrix<L> logits) const {
     stage(ctx, Stage::loss);
-    linear<T, L>(ctx, weight(output()), output_bias_ ? weights_.data() + output_bias_.offset : nullptr,
-                 h, logits);
+    linear<T, L>(ctx, weight(output()),
+                 output_bias_ ? weights_.data() + output_bias_.offset : nullptr, h, logits);
   }
 
   /// Adds the summed cross-entropy of `targets` to *loss on the device and scale times its gradient
@@ -173,9 +174,9 @@ class CudaRetNetModel {
   }
 
  private:
-  using HostWeight = std::conditional_t<std::is_same_v<T, float>, float,
-                                        std::conditional_t<std::is_same_v<T, __half>, half, bfloat16>>;
-  static_assert(sizeof(HostWeight) == sizeof(T));
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, __nv_bfloat16>,
+                "the model computes in __nv_bfloat16, or in float for tests");
+  using HostWeight = std::conditional_t<std::is_same_v<T, float>, float, bfloat16>;
   static constexpr std::int64_t kLossRows = 8192;  // rows whose logits exist at one time
 
   void place(CudaContext& ctx) {
@@ -200,10 +201,9 @@ class CudaRetNetModel {
       case ThetaKind::values: theta = r.theta_values; break;
     }
     if (r.rotation == RotationLayout::none) theta.clear();
-    const auto xpos =
-        r.xpos_base > 0.0 ? log_xpos(r.rotary(), r.xpos_base) : std::vector<double>();
-    const auto gamma = r.normalization == Normalization::row_sum ? log_gamma_of(r)
-                                                                 : std::vector<double>();
+    const auto xpos = r.xpos_base > 0.0 ? log_xpos(r.rotary(), r.xpos_base) : std::vector<double>();
+    const auto gamma =
+        r.normalization == Normalization::row_sum ? log_gamma_of(r) : std::vector<double>();
     for (const double x : xpos) largest_xpos_ = std::max(largest_xpos_, std::abs(x));
     std::vector<double> all(theta);
     all.insert(all.end(), xpos.begin(), xpos.end());
@@ -215,8 +215,10 @@ class CudaRetNetModel {
                         : r.rotation == RotationLayout::interleaved
                             ? DeviceRotationLayout::interleaved
                             : DeviceRotationLayout::half_split,
-              .pairs = static_cast<int>(theta.size()), .heads = static_cast<int>(r.heads),
-              .theta = p, .log_xpos = xpos.empty() ? nullptr : p + theta.size(),
+              .pairs = static_cast<int>(theta.size()),
+              .heads = static_cast<int>(r.heads),
+              .theta = p,
+              .log_xpos = xpos.empty() ? nullptr : p + theta.size(),
               .log_gamma = gamma.empty() ? nullptr : p + theta.size() + xpos.size()};
   }
 
@@ -230,14 +232,13 @@ class CudaRetNetModel {
     for (const Token t : tokens)
       RETNET_CUDA_REQUIRE(t >= 0 && t < config_.vocab, kName, "token ", t,
                           ", expected 0 <= token < vocab = ", config_.vocab);
-    RETNET_CUDA_REQUIRE(!state || (state->sequences() == sequences.count() &&
-                                   state->layers() == config_.layers),
-                        kName, "the state holds ", state->sequences(), " sequences, tokens ",
-                        sequences.count());
+    RETNET_CUDA_REQUIRE(
+        !state || (state->sequences() == sequences.count() && state->layers() == config_.layers),
+        kName, "the state holds ", state->sequences(), " sequences, tokens ", sequences.count());
     if (largest_xpos_ == 0.0) return;
     for (Index i = 0; i < sequences.count(); ++i) {
-      const auto end = sequences[i].length +
-                       (state ? state->positions()[static_cast<std::size_t>(i)] : 0);
+      const auto end =
+          sequences[i].length + (state ? state->positions()[static_cast<std::size_t>(i)] : 0);
       RETNET_CUDA_REQUIRE(largest_xpos_ * static_cast<double>(end) < 80.0, kName, "sequence ", i,
                           " reaches position ", end,
                           ", where the xPos scale leaves the range of float: reset the state");
@@ -284,9 +285,8 @@ class CudaRetNetModel {
   }
   void advance_device(CudaContext& ctx, const DevicePass& pass, State& state) const {
     const auto n = static_cast<unsigned>(state.sequences());
-    cuda::advance_kernel<std::int64_t>
-        <<<(n + 63) / 64, 64, 0, ctx.stream()>>>(state.device_positions(), pass.sequences);
-    RETNET_CUDA_LAUNCHED("advance", cuda::concat(n, " sequences"));
+    cuda::launch(ctx, true, cuda::advance_kernel<std::int64_t>, (n + 63) / 64, 64, 0,
+                 state.device_positions(), pass.sequences);
   }
   void advance(CudaContext& ctx, const DevicePass& pass, const Sequences& s, State* state) const {
     if (!state) return;
@@ -307,7 +307,8 @@ class CudaRetNetModel {
 
   void embed(CudaContext& ctx, const std::int32_t* tokens, Out embedded, Out x) const {
     stage(ctx, Stage::embedding);
-    embedding<T>(ctx, embedding_scale(), tokens, weight(embedding_), embedding_norm_ ? embedded : x);
+    embedding<T>(ctx, embedding_scale(), tokens, weight(embedding_),
+                 embedding_norm_ ? embedded : x);
     if (embedding_norm_) embedding_norm_.forward(ctx, weights_.data(), In(embedded), x);
   }
 
@@ -315,7 +316,8 @@ class CudaRetNetModel {
                    State* state, Out h) const {
     const auto scope = ctx.workspace().scope();
     const std::int64_t rows = pass.sequences.rows;
-    Out x = cuda::take<T>(ctx, rows, config_.d_model), y = cuda::take<T>(ctx, rows, config_.d_model);
+    Out x = cuda::take<T>(ctx, rows, config_.d_model),
+        y = cuda::take<T>(ctx, rows, config_.d_model);
     T* memory = ctx.workspace().take<T>(blocks_[0].saved_size(rows));
     const auto s = blocks_[0].carve(memory, rows);
     embed(ctx, tokens, y, x);
@@ -350,9 +352,9 @@ class CudaRetNetModel {
     const auto scope = ctx.workspace().scope();
     const std::int64_t logits = std::min(kLossRows, rows) * config_.vocab;
     ctx.workspace().take<std::byte>(
-        std::max<std::int64_t>(logits * static_cast<std::int64_t>(sizeof(T)) +
-                                   2 * cuda::Blas::kWorkspace,
-                               blocks_[0].scratch_bytes(rows)) +
+        std::max<std::int64_t>(
+            logits * static_cast<std::int64_t>(sizeof(T)) + 2 * cuda::Blas::kWorkspace,
+            blocks_[0].scratch_bytes(rows)) +
         6 * one * static_cast<std::int64_t>(sizeof(T)) + angle_bytes(rows));
   }
   std::int64_t angle_bytes(std::int64_t rows) const {
@@ -383,8 +385,7 @@ class CudaRetNetModel {
       if (output_bias_) bias_backward<T>(ctx, In(logits), dw + output_bias_.offset);
       linear_backward_input<T>(ctx, weight(out), In(logits), dh.row_block(r, n));
     }
-    if (final_norm_)
-      final_norm_.backward(ctx, weights_.data(), In(last), In(dh), dw, {.dx = dh});
+    if (final_norm_) final_norm_.backward(ctx, weights_.data(), In(last), In(dh), dw, {.dx = dh});
   }
 
   void backward(CudaContext& ctx, const DevicePass& pass, Saved& s, Out dh, float* dw) const {

@@ -64,10 +64,9 @@ class CudaModelState {
   void load(CudaContext& ctx, const ModelState<float>& host) {
     check(host);
     for (std::size_t l = 0; l < host.layers.size(); ++l)
-      RETNET_CUDA(cudaMemcpyAsync(layer(static_cast<std::int64_t>(l)),
-                                  host.layers[l].retention().matrices(),
-                                  DeviceBuffer<float>::bytes(layer_size_), cudaMemcpyHostToDevice,
-                                  ctx.stream()));
+      RETNET_CUDA(cudaMemcpyAsync(
+          layer(static_cast<std::int64_t>(l)), host.layers[l].retention().matrices(),
+          DeviceBuffer<float>::bytes(layer_size_), cudaMemcpyHostToDevice, ctx.stream()));
     set_positions(ctx, host.layers.front().retention().positions());
   }
   /// To the CPU: `host` is initial_state(N) of the model there.
@@ -85,13 +84,12 @@ class CudaModelState {
 
  private:
   void check(const ModelState<float>& host) const {
-    RETNET_CUDA_REQUIRE(static_cast<std::int64_t>(host.layers.size()) == layers() &&
-                            host.sequences() == sequences() && layers() > 0 &&
-                            std::int64_t(host.layers.front().retention().flat().size()) ==
-                                layer_size_,
-                        "CudaModelState", "the state on the host has ", host.layers.size(),
-                        " layers of ", host.sequences(), " sequences, expected ", layers(), " of ",
-                        sequences());
+    RETNET_CUDA_REQUIRE(
+        static_cast<std::int64_t>(host.layers.size()) == layers() &&
+            host.sequences() == sequences() && layers() > 0 &&
+            std::int64_t(host.layers.front().retention().flat().size()) == layer_size_,
+        "CudaModelState", "the state on the host has ", host.layers.size(), " layers of ",
+        host.sequences(), " sequences, expected ", layers(), " of ", sequences());
   }
 
   std::int64_t layer_size_ = 0;
@@ -134,8 +132,7 @@ class Int32Upload {
 
  private:
   void reserve(std::size_t size) {
-    if (event_ == nullptr)
-      RETNET_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
+    if (event_ == nullptr) RETNET_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
     if (size <= capacity_) return;
     if (pinned_ != nullptr) cudaFreeHost(pinned_);
     pinned_ = nullptr;

@@ -27,7 +27,7 @@ struct DeviceNormWeights {
   int groups = 1;
   const T* weight = nullptr;
   const T* bias = nullptr;
-  bool per_group = false;  // every group has weights of its own
+  bool per_group = false;                                 // every group has weights of its own
   DeviceActivation activation = DeviceActivation::swish;  // of the gate
 };
 
@@ -246,7 +246,7 @@ __global__ void __launch_bounds__(32 * kNormWarps, P <= 4 ? 2 : 1)
     const Row gate(kGated ? part_of(in.g, r, first) : nullptr, width);
     const Row through(part_of(in.z, r, first), width);
     float value[kOnce ? P : 1][V], slope[kOnce ? P : 1][V];
-    const auto open_gate = [&](int p, float (&v)[V], float (&s)[V]) {
+    const auto open_gate = [&](int p, float(&v)[V], float(&s)[V]) {
       float g[V];
       gate.get(p, g);
 #pragma unroll
@@ -256,7 +256,8 @@ __global__ void __launch_bounds__(32 * kNormWarps, P <= 4 ? 2 : 1)
         s[e] = a.slope;
       }
     };
-    if constexpr (kOnce) for_lane_packs<V, P>(width, [&](int p) { open_gate(p, value[p], slope[p]); });
+    if constexpr (kOnce)
+      for_lane_packs<V, P>(width, [&](int p) { open_gate(p, value[p], slope[p]); });
     const auto stats = norm_stats<V, P>(in.norm.kind, in.norm.eps, row, width);
     // xhat, d = dy act(g), dn = d w; and dy, act(g), act'(g) for the gate
     struct Parts {
@@ -373,14 +374,15 @@ void norm(CudaContext& ctx, const DeviceNormWeights<T>& weights, DeviceMatrix<co
   if (x.rows == 0) return;
   const bool wide = cuda::group_packs(weights, x) && cuda::packs(x, y, g, z);
   const std::int64_t tasks = x.rows * weights.groups;
-  RETNET_CUDA_REQUIRE(tasks < (std::int64_t{1} << 31), "cuda::norm", tasks, " groups, at most 2^31");
+  RETNET_CUDA_REQUIRE(tasks < (std::int64_t{1} << 31), "cuda::norm", tasks,
+                      " groups, at most 2^31");
   const auto blocks = static_cast<unsigned>(cuda::ceil_div<std::int64_t>(tasks, cuda::kNormWarps));
   const cuda::NormForward<T> in{weights, x, g, z, alpha, y};
-  cuda::with_packs<T, 8>(wide, x.cols / weights.groups, bool(g), weights.activation,
-                         [&](auto v, auto p, auto gate) {
-    cuda::launch(ctx, x.rows <= cuda::kShortRows, cuda::norm_kernel<T, v(), p(), gate()>, blocks,
-                 32 * cuda::kNormWarps, 0, in);
-  });
+  cuda::with_packs<T, 8>(
+      wide, x.cols / weights.groups, bool(g), weights.activation, [&](auto v, auto p, auto gate) {
+        cuda::launch(ctx, x.rows <= cuda::kShortRows, cuda::norm_kernel<T, v(), p(), gate()>,
+                     blocks, 32 * cuda::kNormWarps, 0, in);
+      });
 }
 
 /// Where the gradients of a norm go. dweight and dbias are added to; both may be null. dg and y
@@ -401,7 +403,8 @@ void norm_backward(CudaContext& ctx, const DeviceNormWeights<T>& weights, Device
   constexpr const char* kWhere = "cuda::norm_backward";
   cuda::check_norm(kWhere, weights, x);
   cuda::check_same(kWhere, x, dy, g, z, grad.dx, grad.dg, grad.y);
-  RETNET_CUDA_REQUIRE(bool(g) == bool(grad.dg), kWhere, "a gate without its gradient, or the other "
+  RETNET_CUDA_REQUIRE(bool(g) == bool(grad.dg), kWhere,
+                      "a gate without its gradient, or the other "
                       "way round");
   if (x.rows == 0) return;
   const int sums = grad.dweight == nullptr ? 0 : grad.dbias == nullptr ? 1 : 2;

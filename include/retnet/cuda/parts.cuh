@@ -78,8 +78,7 @@ class Projection {
     stage(ctx, Stage::products);
     for (const auto& p : pieces_) {
       const auto d = dy.columns(p.column, p.weight.rows);
-      linear_backward_weight<T>(ctx, x, d,
-                                {dw + p.weight.offset, p.weight.rows, p.weight.cols});
+      linear_backward_weight<T>(ctx, x, d, {dw + p.weight.offset, p.weight.rows, p.weight.cols});
       if (p.bias) bias_backward<T>(ctx, d, dw + p.bias.offset);
     }
   }

@@ -66,18 +66,18 @@ __device__ inline double decay_row_sum(double log_gamma, double n) {
 template <class Position>
 __global__ void angles_kernel(DeviceTheta t, DeviceSequences sequences, const Position* positions,
                               std::int64_t period, float2* query, float2* key, float* row_scale) {
+  wait_for_previous_kernel();
   const std::int64_t width = t.pairs + (row_scale != nullptr ? t.heads : 0);
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < period * width;
        i += std::int64_t{gridDim.x} * blockDim.x) {
     const std::int64_t r = i / width;
     const int j = static_cast<int>(i % width);
     const int s = sequence_of(sequences, r);
-    const auto n = static_cast<double>((positions != nullptr ? positions[s] : 0) + r -
-                                       sequences.first(s));
+    const auto n =
+        static_cast<double>((positions != nullptr ? positions[s] : 0) + r - sequences.first(s));
     if (j >= t.pairs) {
       const int h = j - t.pairs;
-      row_scale[r * t.heads + h] =
-          static_cast<float>(1.0 / sqrt(decay_row_sum(t.log_gamma[h], n)));
+      row_scale[r * t.heads + h] = static_cast<float>(1.0 / sqrt(decay_row_sum(t.log_gamma[h], n)));
       continue;
     }
     double sine, cosine;
@@ -174,19 +174,19 @@ bool turn_packs(const DeviceTurn<T>& t, int pairs) {
 inline DeviceAngles make_angles(CudaContext& ctx, const DeviceTheta& theta,
                                 const DeviceSequences& sequences, const std::int64_t* positions,
                                 bool shared) {
-  DeviceAngles out{.layout = theta.layout, .pairs = theta.pairs,
+  DeviceAngles out{.layout = theta.layout,
+                   .pairs = theta.pairs,
                    .period = shared ? sequences.length : sequences.rows};
   auto& ws = ctx.workspace();
   const std::int64_t n = out.period * theta.pairs;
   float2* query = ws.take<float2>(n);
   float2* key = theta.log_xpos != nullptr ? ws.take<float2>(n) : query;
-  float* scale =
-      theta.log_gamma != nullptr ? ws.take<float>(out.period * theta.heads) : nullptr;
+  float* scale = theta.log_gamma != nullptr ? ws.take<float>(out.period * theta.heads) : nullptr;
   const std::int64_t work = n + (scale != nullptr ? out.period * theta.heads : 0);
   if (work > 0) {
-    cuda::angles_kernel<std::int64_t><<<cuda::blocks_for(ctx, work, 128), 128, 0, ctx.stream()>>>(
-        theta, sequences, positions, out.period, query, key, scale);
-    RETNET_CUDA_LAUNCHED("angles", cuda::concat("[", out.period, ",", theta.pairs, "]"));
+    cuda::launch(ctx, out.period <= cuda::kShortRows, cuda::angles_kernel<std::int64_t>,
+                 cuda::blocks_for(ctx, work, 128), 128, 0, theta, sequences, positions, out.period,
+                 query, key, scale);
   }
   out.query = query;
   out.key = key;
@@ -201,10 +201,10 @@ void rotate(CudaContext& ctx, const DeviceAngles& angles, const DeviceTurn<T>& f
             const DeviceTurn<T>& second, bool inverse = false) {
   const int pairs = angles.pairs;
   for (const auto* t : {&first, &second})
-    RETNET_CUDA_REQUIRE(!t->x || (t->heads > 0 && t->x.cols % t->heads == 0 &&
-                                  2 * pairs <= t->x.cols / t->heads),
-                        "cuda::rotate", t->x.text(), " in ", t->heads, " heads, ", pairs,
-                        " pairs, expected equal heads of at least that many");
+    RETNET_CUDA_REQUIRE(
+        !t->x || (t->heads > 0 && t->x.cols % t->heads == 0 && 2 * pairs <= t->x.cols / t->heads),
+        "cuda::rotate", t->x.text(), " in ", t->heads, " heads, ", pairs,
+        " pairs, expected equal heads of at least that many");
   const bool wide = pairs % cuda::kPack<T> == 0 && cuda::turn_packs(first, pairs) &&
                     cuda::turn_packs(second, pairs);
   const int v = wide ? cuda::kPack<T> : 1;

@@ -21,16 +21,23 @@ namespace retnet {
 namespace cuda {
 
 // The likeliest token of each row, the first of equals; it becomes the next input and is remembered.
-template <int Threads>
+template <int Threads, int V>
 __global__ void likeliest_kernel(DeviceMatrix<const float> logits, std::int32_t* tokens,
                                  std::int32_t* history, std::int32_t* made, std::int32_t room) {
   __shared__ float values[Threads];
   __shared__ int places[Threads];
+  wait_for_previous_kernel();
   const float* z = logits.row(blockIdx.x);
   float best = -INFINITY;
   int at = 0;
-  for (int j = threadIdx.x; j < logits.cols; j += Threads)
-    if (z[j] > best) best = z[j], at = j;
+#pragma unroll 4
+  for (int j = threadIdx.x * V; j < logits.cols; j += Threads * V) {
+    float x[V];
+    load_floats(z + j, x);
+#pragma unroll
+    for (int e = 0; e < V; ++e)
+      if (x[e] > best) best = x[e], at = j + e;
+  }
   values[threadIdx.x] = best;
   places[threadIdx.x] = at;
   for (int step = Threads / 2; step > 0; step /= 2) {
@@ -167,8 +174,8 @@ class CudaSession {
     for (std::size_t i = 0; i < host_tokens_.size(); ++i) {
       if (finished_[i]) continue;
       const double draw = uniform(config_.seed, i, drawn_[i]++);
-      host_tokens_[i] = sampler_(std::span<const float>(host_logits_).subspan(i * v, v), recent_[i],
-                                 draw);
+      host_tokens_[i] =
+          sampler_(std::span<const float>(host_logits_).subspan(i * v, v), recent_[i], draw);
       remember(i, host_tokens_[i]);
       for (const Token stop : config_.stop)
         if (host_tokens_[i] == stop) finished_[i] = true;
@@ -188,8 +195,11 @@ class CudaSession {
       const int n = std::min(count, kRoom);
       made_.zero(ctx_.stream());
       for (int i = 0; i < n; ++i) {
-        if (stale_) run_step();
-        choose();
+        if (stale_) {
+          run_step(true);
+        } else {
+          choose();
+        }
         stale_ = true;
       }
       const auto start = out.size();
@@ -213,27 +223,31 @@ class CudaSession {
   DeviceMatrix<T> hidden_rows() { return {hidden_.data(), sequences(), model_.config().d_model}; }
   DeviceMatrix<float> logit_rows() { return {logits_.data(), sequences(), model_.config().vocab}; }
 
-  // The state takes in the tokens that were drawn last: as it is the first time, then as a graph.
-  void run_step() {
+  // The state takes in the tokens that were drawn last, and the likeliest next ones are chosen where
+  // asked for: as it is the first time, then as a graph.
+  void run_step(bool and_choose = false) {
     const auto step = [&] {
       model_.hidden_step(ctx_, tokens_.data(), state_, hidden_rows());
       model_.project(ctx_, DeviceMatrix<const T>(hidden_rows()), logit_rows());
+      if (and_choose) choose();
     };
+    auto& graph = and_choose ? step_and_choice_ : step_;
     if (!warm_) {
       step();
       warm_ = true;
     } else {
-      if (!graph_) graph_.capture(ctx_, step);
-      graph_.launch(ctx_);
+      if (!graph) graph.capture(ctx_, step);
+      graph.launch(ctx_);
     }
     for (int i = 0; i < sequences(); ++i) state_.advance(i, 1);
     stale_ = false;
   }
   void choose() {
-    cuda::likeliest_kernel<512><<<static_cast<unsigned>(sequences()), 512, 0, ctx_.stream()>>>(
-        DeviceMatrix<const float>(logit_rows()), tokens_.data(), history_.data(), made_.data(),
-        kRoom);
-    RETNET_CUDA_LAUNCHED("likeliest", logit_rows().text());
+    const DeviceMatrix<const float> logits = logit_rows();
+    const auto kernel =
+        cuda::packs(logits) ? cuda::likeliest_kernel<1024, 4> : cuda::likeliest_kernel<1024, 1>;
+    cuda::launch(ctx_, true, kernel, static_cast<unsigned>(sequences()), 1024, 0, logits,
+                 tokens_.data(), history_.data(), made_.data(), kRoom);
   }
   void remember(std::size_t i, Token t) {
     auto& r = recent_[i];
@@ -254,7 +268,7 @@ class CudaSession {
   std::vector<std::uint64_t> drawn_;
   std::vector<bool> finished_;
   std::vector<std::vector<Token>> recent_;
-  cuda::Graph graph_;
+  cuda::Graph step_, step_and_choice_;
   bool ready_ = false, stale_ = false, warm_ = false;
 };
 

@@ -19,8 +19,8 @@ class CudaTrainer {
   template <class W>
   CudaTrainer(CudaContext& ctx, const RetNetModel<float, W>& model, TrainerConfig config)
       : model_(ctx, model), config_(config) {
-    RETNET_CUDA_REQUIRE(config.clip_norm > 0.0, "CudaTrainer::CudaTrainer", "clip_norm = ",
-                        config.clip_norm, ", expected > 0");
+    RETNET_CUDA_REQUIRE(config.clip_norm > 0.0, "CudaTrainer::CudaTrainer",
+                        "clip_norm = ", config.clip_norm, ", expected > 0");
     config.adamw.validate();
     const std::int64_t n = layout().size();
     for (auto* buffer : {&gradient_, &first_, &second_}) {
@@ -137,8 +137,10 @@ class CudaTrainer {
     update_.download({&done, 1}, ctx.stream());
     RETNET_CUDA_REQUIRE(loss.rows > 0, "CudaTrainer::update",
                         "no target was accumulated, expected at least one");
-    StepReport out{.loss = loss.sum / static_cast<double>(loss.rows), .grad_norm = done.norm,
-                   .tokens = static_cast<Index>(loss.rows), .skipped = done.skip != 0};
+    StepReport out{.loss = loss.sum / static_cast<double>(loss.rows),
+                   .grad_norm = done.norm,
+                   .tokens = static_cast<Index>(loss.rows),
+                   .skipped = done.skip != 0};
     if (!out.skipped) ++adam_steps_;
     if (out.skipped && config_.carry_state) carried_.reset(ctx);
     fresh_ = true;

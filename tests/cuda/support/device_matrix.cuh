@@ -15,8 +15,10 @@ inline float host_float(float x) { return x; }
 inline float host_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 template <class T>
 T rounded_to(double x) {
-  if constexpr (std::is_same_v<T, float>) return static_cast<float>(x);
-  else return __float2bfloat16_rn(static_cast<float>(x));
+  if constexpr (std::is_same_v<T, float>)
+    return static_cast<float>(x);
+  else
+    return __float2bfloat16_rn(static_cast<float>(x));
 }
 
 /// [rows,cols], `gap` unused elements behind every row.
@@ -25,8 +27,12 @@ class DeviceValues {
  public:
   /// Outputs: every number is a NaN.
   DeviceValues(Index rows, Index cols, Index gap = 0)
-      : rows_(rows), cols_(cols), stride_(cols + gap), values_(static_cast<std::size_t>(rows * cols)),
-        raw_(static_cast<std::size_t>(rows * stride_), rounded_to<T>(NAN)), buffer_(rows * stride_) {
+      : rows_(rows),
+        cols_(cols),
+        stride_(cols + gap),
+        values_(static_cast<std::size_t>(rows * cols)),
+        raw_(static_cast<std::size_t>(rows * stride_), rounded_to<T>(NAN)),
+        buffer_(rows * stride_) {
     upload();
   }
   /// Normal numbers around `mean`.

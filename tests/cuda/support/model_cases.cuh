@@ -63,6 +63,8 @@ inline std::vector<ModelCase> model_cases() {
   });
   out.push_back({"fla of kernel sizes",
                  presets::fla({.vocab = 128, .d_model = 128, .layers = 2, .heads = 2})});
+  out.push_back({"fla of the largest heads",
+                 presets::fla({.vocab = 61, .d_model = 512, .layers = 1, .heads = 2})});
   return out;
 }
 
@@ -152,8 +154,9 @@ class CudaModel : public DeviceTest {
     const auto first = Sequences::dense(2, 9);
     const auto read = some_tokens(18, vocab, 2);
     std::vector<float> dropped(18 * static_cast<std::size_t>(vocab));
-    cpu.forward(context, cpu.weights(), Pass{Form::chunkwise(), first}, TokenView(read.data(), {2, 9}),
-                &host, View<float, 3>(dropped.data(), {2, 9, vocab}));
+    cpu.forward(context, cpu.weights(), Pass{Form::chunkwise(), first},
+                TokenView(read.data(), {2, 9}), &host,
+                View<float, 3>(dropped.data(), {2, 9, vocab}));
     expected_logits(exact, first, read, &host_exact);
     state.load(ctx(), host);
     for (const Form form : {Form::chunkwise(), Form::recurrent(), Form::parallel()}) {
@@ -167,9 +170,9 @@ class CudaModel : public DeviceTest {
     state.store(ctx(), back);
     EXPECT_EQ(back.position(1), 24);
     for (std::size_t l = 0; l < back.layers.size(); ++l)
-      EXPECT_LE(relative_rms(back.layers[l].retention().flat(),
-                             host_exact.layers[l].retention().flat()),
-                kLogits);
+      EXPECT_LE(
+          relative_rms(back.layers[l].retention().flat(), host_exact.layers[l].retention().flat()),
+          kLogits);
   }
 
   void loss_and_every_gradient() {
@@ -186,8 +189,9 @@ class CudaModel : public DeviceTest {
         typename RetNetModel<double>::Saved saved;
         ParamBuffer<double> expected(exact.layout());
         const TokenView in(tokens.data(), {2, 67}), out(targets.data(), {2, 67});
-        const auto loss = exact.loss_and_gradient(context, exact.weights(), Pass{Form::chunkwise(), s},
-                                                  in, out, nullptr, saved, expected.ref(), 0.25);
+        const auto loss =
+            exact.loss_and_gradient(context, exact.weights(), Pass{Form::chunkwise(), s}, in, out,
+                                    nullptr, saved, expected.ref(), 0.25);
         DeviceBuffer<float> dw(model.layout().size());
         DeviceBuffer<DeviceLoss> sum(1);
         dw.zero(ctx().stream());
@@ -202,9 +206,11 @@ class CudaModel : public DeviceTest {
         const auto given = dw.to_host(ctx().stream());
         EXPECT_LE(relative_rms(given, expected.flat()), kGradient) << c.name;
         for (const auto& e : model.layout().entries()) {
-          const auto at = static_cast<std::size_t>(e.place.offset), n = static_cast<std::size_t>(e.place.size());
+          const auto at = static_cast<std::size_t>(e.place.offset),
+                     n = static_cast<std::size_t>(e.place.size());
           double size = 0.0;
-          for (std::size_t i = at; i < at + n; ++i) size = std::fmax(size, std::fabs(expected.flat()[i]));
+          for (std::size_t i = at; i < at + n; ++i)
+            size = std::fmax(size, std::fabs(expected.flat()[i]));
           if (size < 1e-9) continue;  // the key's bias under a norm, say
           EXPECT_LE(relative_rms(std::span(given).subspan(at, n), expected.flat().subspan(at, n)),
                     kFloat ? 5e-4 : 0.1)
@@ -235,7 +241,8 @@ class CudaModel : public DeviceTest {
       const auto given = gpu.update(ctx(), 3e-3);
       EXPECT_EQ(given.tokens, expected.tokens);
       EXPECT_NEAR(given.loss, expected.loss, kFloat ? 2e-3 : 5e-2) << i;
-      EXPECT_NEAR(given.grad_norm, expected.grad_norm, (kFloat ? 1e-2 : 0.1) * expected.grad_norm) << i;
+      EXPECT_NEAR(given.grad_norm, expected.grad_norm, (kFloat ? 1e-2 : 0.1) * expected.grad_norm)
+          << i;
       if (i == 0) first = given.loss;
       last = given.loss;
     }
@@ -282,8 +289,8 @@ class CudaModel : public DeviceTest {
       for (int i = 0; i < 2; ++i) {
         std::vector<Token> all(texts[i].begin(), texts[i].end());
         for (int t = 0; t < 12; ++t) all.push_back(drawn[static_cast<std::size_t>(2 * t + i)]);
-        const auto whole = model.logits(ctx(), Form::chunkwise(), Sequences::dense(1, std::ssize(all)),
-                                        all, nullptr);
+        const auto whole = model.logits(ctx(), Form::chunkwise(),
+                                        Sequences::dense(1, std::ssize(all)), all, nullptr);
         const auto v = static_cast<std::size_t>(c.config.vocab);
         const auto last = std::span<const float>(whole).last(v);
         EXPECT_LE(relative_rms(session.logits(i), std::vector<double>(last.begin(), last.end())),
@@ -291,7 +298,8 @@ class CudaModel : public DeviceTest {
             << c.name;
         for (std::size_t t = texts[i].size() - 1; kFloat && t + 1 < all.size(); ++t) {
           const auto row = std::span<const float>(whole).subspan(t * v, v);
-          EXPECT_EQ(std::max_element(row.begin(), row.end()) - row.begin(), all[t + 1]) << c.name << t;
+          EXPECT_EQ(std::max_element(row.begin(), row.end()) - row.begin(), all[t + 1])
+              << c.name << t;
         }
       }
     }
@@ -302,8 +310,8 @@ class CudaModel : public DeviceTest {
     const auto c = model_cases()[0];
     const auto cpu = start<T>(c.config);
     CudaRetNetModel<T> model(ctx(), cpu);
-    const GenerateConfig how{.sampler = {.temperature = 0.8, .top_k = 20, .top_p = 0.9},
-                             .stop = {}, .seed = Seed{8}};
+    const GenerateConfig how{
+        .sampler = {.temperature = 0.8, .top_k = 20, .top_p = 0.9}, .stop = {}, .seed = Seed{8}};
     CudaSession<T> session(ctx(), model, how);
     Session<float> expected(cpu, how);
     const auto text = some_tokens(30, c.config.vocab, 1);
@@ -332,14 +340,14 @@ class CudaModel : public DeviceTest {
   }
 };
 
-#define RETNET_CUDA_MODEL_TESTS(Suite)                                             \
-  TEST_F(Suite, LogitsOfEveryFormAreTheCpus) { logits_of_every_form(); }           \
-  TEST_F(Suite, StateComesFromTheCpuAndGoesBack) { state_from_the_cpu_and_back(); } \
-  TEST_F(Suite, LossAndEveryGradientAreTheCpus) { loss_and_every_gradient(); }     \
-  TEST_F(Suite, TrainingFollowsTheCpu) { training_follows_the_cpu(); }             \
-  TEST_F(Suite, GradientsAreTheSameBitsAgain) { gradients_are_the_same_bits_again(); } \
+#define RETNET_CUDA_MODEL_TESTS(Suite)                                                    \
+  TEST_F(Suite, LogitsOfEveryFormAreTheCpus) { logits_of_every_form(); }                  \
+  TEST_F(Suite, StateComesFromTheCpuAndGoesBack) { state_from_the_cpu_and_back(); }       \
+  TEST_F(Suite, LossAndEveryGradientAreTheCpus) { loss_and_every_gradient(); }            \
+  TEST_F(Suite, TrainingFollowsTheCpu) { training_follows_the_cpu(); }                    \
+  TEST_F(Suite, GradientsAreTheSameBitsAgain) { gradients_are_the_same_bits_again(); }    \
   TEST_F(Suite, GenerationIsThePromptContinued) { generation_is_the_prompt_continued(); } \
-  TEST_F(Suite, SampledTokensAreTheCpus) { sampled_tokens_are_the_cpus(); }       \
+  TEST_F(Suite, SampledTokensAreTheCpus) { sampled_tokens_are_the_cpus(); }               \
   TEST_F(Suite, WhatIsNotServedSaysSo) { what_is_not_served_says_so(); }
 
 }  // namespace retnet::test
