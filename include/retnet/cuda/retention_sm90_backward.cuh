@@ -30,27 +30,71 @@ bool copyable(DeviceRows<T> rows) {
 
 template <class T>
 CUtensorMap tiles_of(DeviceRows<T> rows, std::int64_t count, int columns) {
-  return tensor_map(rows.data,
-                    {64, static_cast<std::uint64_t>(count), static_cast<std::uint64_t>(columns / 64)},
-                    {static_cast<std::uint64_t>(rows.stride) * 2, 128}, {64, kBoxRows, 1});
+  return tensor_map(
+      rows.data, {64, static_cast<std::uint64_t>(count), static_cast<std::uint64_t>(columns / 64)},
+      {static_cast<std::uint64_t>(rows.stride) * 2, 128}, {64, kBoxRows, 1});
+}
+
+/// Blocks of one multiprocessor each, clusters of kCluster.
+template <class Kernel, class Problem>
+void launch(CudaContext& ctx, Kernel kernel, std::int64_t blocks, int cluster, int bytes,
+            const Problem& problem, const std::string& shape) {
+  RETNET_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = static_cast<std::size_t>(bytes);
+  config.stream = ctx.stream();
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  RETNET_CUDA(cudaLaunchKernelEx(&config, kernel, problem), shape);
+}
+
+/// The segments of a sequence that take the least time: rounds of blocks times the chunks of each,
+/// and for the states at the borders a third of that, and three launches instead of one.
+inline int best_segments(std::int64_t heads, std::int64_t chunks, int blocks, int state_blocks,
+                         int multiprocessors) {
+  constexpr int kMost = 32, kLeastChunks = 4, kLaunches = 6;
+  const auto rounds = [&](std::int64_t n) { return ceil_div<std::int64_t>(n, multiprocessors); };
+  int best = 1;
+  auto least = static_cast<double>(rounds(heads * blocks) * chunks);
+  for (int n = 2; n <= kMost && chunks / n >= kLeastChunks; ++n) {
+    const std::int64_t each = ceil_div<std::int64_t>(chunks, n);
+    const double time = static_cast<double>(rounds(heads * blocks * n) * each) +
+                        static_cast<double>(rounds(heads * state_blocks * (n - 1)) * each) / 3 +
+                        kLaunches;
+    if (time < 0.9 * least) best = n, least = time / 0.9;
+  }
+  return best;
 }
 
 template <class T, int kDk, int kDv>
-void launch(CudaContext& ctx, const DeviceRetention<T>& in, const Problem<T>& problem) {
+void run(CudaContext& ctx, const DeviceRetention<T>& in, Problem<T> problem) {
   using P = Plan<kDk, kDv>;
-  const auto kernel = backward_kernel<T, kDk, kDv>;
-  RETNET_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kBytes));
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {P::kCluster, 1, 1};
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(in.sequences.count * in.heads * P::kBlocks));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = P::kBytes;
-  config.stream = ctx.stream();
-  config.attrs = &cluster;
-  config.numAttrs = 1;
-  RETNET_CUDA(cudaLaunchKernelEx(&config, kernel, problem), shape_of(in));
+  constexpr int kStateBlocks = 2 * P::kKeySlices;
+  const std::int64_t heads = std::int64_t{in.sequences.count} * in.heads;
+  const std::int64_t chunks = ceil_div<std::int64_t>(in.sequences.length, kChunk);
+  const int segments =
+      best_segments(heads, chunks, P::kBlocks, kStateBlocks, ctx.multiprocessors());
+  problem.segment_chunks = static_cast<int>(ceil_div<std::int64_t>(chunks, segments));
+  problem.segments = static_cast<int>(ceil_div<std::int64_t>(chunks, problem.segment_chunks));
+  const int borders = problem.segments - 1;
+  const std::string shape = shape_of(in);
+  if (borders > 0) {
+    for (float*& states : problem.borders)
+      states = ctx.workspace().take<float>(in.state_size() * borders);
+    launch(ctx, border_kernel<T, kDk, kDv>, heads * borders * kStateBlocks, P::kCluster, P::kBytes,
+           problem, shape);
+    constexpr int kElements = 256;
+    join_borders<T><<<dim3(static_cast<unsigned>(in.state_size() / kElements), 2), kElements, 0,
+                      ctx.stream()>>>(problem);
+    RETNET_CUDA_LAUNCHED("join_borders", shape);
+  }
+  launch(ctx, backward_kernel<T, kDk, kDv>, heads * problem.segments * P::kBlocks, P::kCluster,
+         P::kBytes, problem, shape);
 }
 
 }  // namespace sm90_backward
@@ -98,11 +142,14 @@ void retention_sm90_backward(CudaContext& ctx, const DeviceRetention<T>& in, con
         .dinitial = grad.dstate,
         .decay = in.decay,
         .sequences = in.sequences,
+        .segments = 1,
+        .segment_chunks = 0,
+        .borders = {},
         .heads = in.heads,
         .key_dim = in.key_dim,
         .value_dim = in.value_dim};
     sm90_backward::with_head_size(in.key_dim, in.value_dim, [&]<int kDk, int kDv>() {
-      sm90_backward::launch<T, kDk, kDv>(ctx, in, problem);
+      sm90_backward::run<T, kDk, kDv>(ctx, in, problem);
     });
   }
 }
