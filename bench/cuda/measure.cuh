@@ -10,6 +10,7 @@
 
 #include "retnet/cuda/context.cuh"
 #include "retnet/cuda/device.cuh"
+#include "retnet/cuda/graph.cuh"
 
 namespace bench {
 
@@ -90,17 +91,9 @@ inline double median_ms(CudaContext& ctx, int sets, const std::function<void(int
 inline double graph_ms(CudaContext& ctx, const std::function<void()>& launch) {
   launch();  // what a first call allocates or asks is no part of a graph
   ctx.synchronize();
-  cudaGraph_t graph;
-  cudaGraphExec_t ready;
-  RETNET_CUDA(cudaStreamBeginCapture(ctx.stream(), cudaStreamCaptureModeThreadLocal));
-  launch();
-  RETNET_CUDA(cudaStreamEndCapture(ctx.stream(), &graph));
-  RETNET_CUDA(cudaGraphInstantiate(&ready, graph, 0));
-  const double ms =
-      median_ms(ctx, 1, [&](int) { RETNET_CUDA(cudaGraphLaunch(ready, ctx.stream())); });
-  RETNET_CUDA(cudaGraphExecDestroy(ready));
-  RETNET_CUDA(cudaGraphDestroy(graph));
-  return ms;
+  retnet::cuda::Graph graph;
+  graph.capture(ctx, launch);
+  return median_ms(ctx, 1, [&](int) { graph.launch(ctx); });
 }
 
 struct Limits {

@@ -5,6 +5,7 @@
 
 #include "cuda/support/device_retention.cuh"
 #include "cuda/support/device_test.cuh"
+#include "retnet/cuda/graph.cuh"
 #include "retnet/cuda/retention_deferred.cuh"
 #include "support/message_of.hpp"
 
@@ -70,16 +71,10 @@ void repeat(CudaContext& ctx, int times, bool graphed, Step&& step) {
     for (int i = 0; i < times; ++i) step();
     return;
   }
-  cudaGraph_t graph;
-  cudaGraphExec_t ready;
-  RETNET_CUDA(cudaStreamBeginCapture(ctx.stream(), cudaStreamCaptureModeGlobal));
-  step();
-  RETNET_CUDA(cudaStreamEndCapture(ctx.stream(), &graph));
-  RETNET_CUDA(cudaGraphInstantiate(&ready, graph, 0));
-  for (int i = 0; i < times; ++i) RETNET_CUDA(cudaGraphLaunch(ready, ctx.stream()));
+  cuda::Graph graph;
+  graph.capture(ctx, step);
+  for (int i = 0; i < times; ++i) graph.launch(ctx);
   ctx.synchronize();
-  RETNET_CUDA(cudaGraphExecDestroy(ready));
-  RETNET_CUDA(cudaGraphDestroy(graph));
 }
 
 template <class T>

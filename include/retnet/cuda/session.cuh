@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "retnet/cuda/graph.cuh"
 #include "retnet/cuda/model.cuh"
 
 namespace retnet {
@@ -56,37 +57,6 @@ __global__ void likeliest_kernel(DeviceMatrix<const float> logits, std::int32_t*
   const int step = made[blockIdx.x]++;
   if (step < room) history[step * gridDim.x + blockIdx.x] = places[0];
 }
-
-/// What a stream was asked to do, to be done again at the price of one launch.
-class Graph {
- public:
-  Graph() = default;
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
-  ~Graph() { drop(); }
-
-  explicit operator bool() const { return graph_ != nullptr; }
-  void drop() {
-    if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
-    graph_ = nullptr;
-  }
-  /// f must have run before: nothing may be allocated while it is captured.
-  template <class F>
-  void capture(CudaContext& ctx, F&& f) {
-    drop();
-    cudaGraph_t captured = nullptr;
-    RETNET_CUDA(cudaStreamBeginCapture(ctx.stream(), cudaStreamCaptureModeThreadLocal));
-    f();
-    RETNET_CUDA(cudaStreamEndCapture(ctx.stream(), &captured));
-    const auto code = cudaGraphInstantiate(&graph_, captured, 0);
-    cudaGraphDestroy(captured);
-    RETNET_CUDA(code);
-  }
-  void launch(CudaContext& ctx) const { RETNET_CUDA(cudaGraphLaunch(graph_, ctx.stream())); }
-
- private:
-  cudaGraphExec_t graph_ = nullptr;
-};
 
 }  // namespace cuda
 
