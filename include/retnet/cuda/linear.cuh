@@ -302,12 +302,17 @@ inline void add_parts(CudaContext& ctx, const float* sums, std::int64_t parts, i
 
 }  // namespace cuda
 
-/// y = x W^T + bias + beta z. bias may be null, z empty; z may be y.
+/// y [R,out] = x [R,in] weight [out,in]^T + bias [out] + beta z [R,out]. bias may be null, z empty; z
+/// may be y. Throws std::invalid_argument where shapes do not fit, CudaError where cuBLASLt has no way.
+/// Products of few rows read `weight` while the kernel launched before may still run: where that one
+/// wrote the weights, another kernel or a synchronisation must come in between. x, z and bias may be
+/// of the kernel before.
 template <class T, class Out>
 void linear(CudaContext& ctx, DeviceMatrix<const T> weight, const T* bias, DeviceMatrix<const T> x,
             DeviceMatrix<Out> y, DeviceMatrix<const Out> z = {}, float beta = 0.0f) {
   RETNET_CUDA_REQUIRE(x.rows == y.rows && x.cols == weight.cols && y.cols == weight.rows,
                       "cuda::linear", x.text(), " by weights ", weight.text(), " to ", y.text());
+  if (y.rows == 0 || y.cols == 0) return;
   if (cuda::few_rows<T, Out>(ctx, weight, bias, x, y, z, z ? beta : 0.0f)) return;
   const bool fused = std::is_same_v<T, Out>;
   cuda::product<T, Out>(ctx, false, x, true, weight, z ? beta : 0.0f, z, y, fused ? bias : nullptr);
