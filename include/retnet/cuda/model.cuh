@@ -141,6 +141,14 @@ class CudaRetNetModel {
     advance_device(ctx, pass, state);
   }
 
+  /// Throws std::invalid_argument where sequence i, read up to position `end`, would leave the range of
+  /// the xPos scale: hidden_step, which runs without the host, does not look.
+  void check_end(Index i, std::int64_t end) const {
+    RETNET_CUDA_REQUIRE(largest_xpos_ * static_cast<double>(end) < 80.0, kName, "sequence ", i,
+                        " reaches position ", end,
+                        ", where the xPos scale leaves the range of float: reset the state");
+  }
+
   /// Logits [R,V] of hidden rows, in float or in T.
   template <class L>
   void project(CudaContext& ctx, In h, DeviceMatrix<L> logits) const {
@@ -235,14 +243,9 @@ class CudaRetNetModel {
     RETNET_CUDA_REQUIRE(
         !state || (state->sequences() == sequences.count() && state->layers() == config_.layers),
         kName, "the state holds ", state->sequences(), " sequences, tokens ", sequences.count());
-    if (largest_xpos_ == 0.0) return;
-    for (Index i = 0; i < sequences.count(); ++i) {
-      const auto end =
-          sequences[i].length + (state ? state->positions()[static_cast<std::size_t>(i)] : 0);
-      RETNET_CUDA_REQUIRE(largest_xpos_ * static_cast<double>(end) < 80.0, kName, "sequence ", i,
-                          " reaches position ", end,
-                          ", where the xPos scale leaves the range of float: reset the state");
-    }
+    for (Index i = 0; i < sequences.count(); ++i)
+      check_end(i, sequences[i].length +
+                       (state ? state->positions()[static_cast<std::size_t>(i)] : 0));
   }
   void check_targets(std::span<const Token> tokens, std::span<const Token> targets) const {
     RETNET_CUDA_REQUIRE(targets.size() == tokens.size(), kName, targets.size(), " targets for ",

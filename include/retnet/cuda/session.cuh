@@ -196,6 +196,8 @@ class CudaSession {
   // The state takes in the tokens that were drawn last, and the likeliest next ones are chosen where
   // asked for: as it is the first time, then as a graph.
   void run_step(bool and_choose = false) {
+    for (int i = 0; i < sequences(); ++i)
+      model_.check_end(i, state_.positions()[static_cast<std::size_t>(i)] + 1);
     const auto step = [&] {
       model_.hidden_step(ctx_, tokens_.data(), state_, hidden_rows());
       model_.project(ctx_, DeviceMatrix<const T>(hidden_rows()), logit_rows());

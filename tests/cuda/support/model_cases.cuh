@@ -323,6 +323,20 @@ class CudaModel : public DeviceTest {
     for (int i = 0; i < 10; ++i) EXPECT_EQ(session.next(), expected.next()) << i;
   }
 
+  void xpos_ends_where_floats_do() {
+    const auto c = model_cases()[6];
+    ASSERT_GT(c.config.retention.xpos_base, 0.0);
+    const auto cpu = start<T>(c.config);
+    CudaRetNetModel<T> model(ctx(), cpu);
+    CudaSession<T> session(ctx(), model);
+    session.prompt(some_tokens(4, c.config.vocab, 1));
+    session.likeliest(3);
+    const std::vector<std::int64_t> far = {1 << 20};
+    session.state().set_positions(ctx(), far);
+    EXPECT_THROW(session.likeliest(1), std::invalid_argument);
+    EXPECT_THROW(session.prompt(some_tokens(1, c.config.vocab, 1)), std::invalid_argument);
+  }
+
   void what_is_not_served_says_so() {
     auto c = model_cases()[1].config;
     c.retention.normalization = Normalization::paper_score;
@@ -348,6 +362,7 @@ class CudaModel : public DeviceTest {
   TEST_F(Suite, GradientsAreTheSameBitsAgain) { gradients_are_the_same_bits_again(); }    \
   TEST_F(Suite, GenerationIsThePromptContinued) { generation_is_the_prompt_continued(); } \
   TEST_F(Suite, SampledTokensAreTheCpus) { sampled_tokens_are_the_cpus(); }               \
+  TEST_F(Suite, XposEndsWhereFloatsDo) { xpos_ends_where_floats_do(); }                   \
   TEST_F(Suite, WhatIsNotServedSaysSo) { what_is_not_served_says_so(); }
 
 }  // namespace retnet::test
