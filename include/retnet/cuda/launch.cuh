@@ -3,6 +3,7 @@
 // runs, do what does not depend on it (reading weights), and wait for its end.
 #pragma once
 
+#include <unordered_set>
 #include <utility>
 
 #include "retnet/cuda/context.cuh"
@@ -17,6 +18,27 @@ __device__ inline void wait_for_previous_kernel() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+}
+
+/// Kernels whose limit of dynamic shared memory was raised, by one context.
+struct RaisedLimits {
+  std::unordered_set<const void*> kernels;
+};
+
+/// Lets `kernel` have all the shared memory a block can have. The limit is the kernel's and not a
+/// launch's, so it is always the same: contexts in other threads find it as they left it.
+template <class... Parameters>
+void raise_shared_memory(CudaContext& ctx, void (*kernel)(Parameters...)) {
+  const auto* name = reinterpret_cast<const void*>(kernel);
+  auto& raised = ctx.part<RaisedLimits>().kernels;
+  if (raised.contains(name)) return;
+  cudaFuncAttributes its{};
+  RETNET_CUDA(cudaFuncGetAttributes(&its, name));
+  const std::size_t most = ctx.properties().sharedMemPerBlockOptin - its.sharedSizeBytes;
+  RETNET_CUDA(cudaFuncSetAttribute(name, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(most)),
+              concat(most, " bytes of shared memory"));
+  raised.insert(name);
 }
 
 /// kernel<<<grid, block, shared>>>(arguments...), early where asked for and where the device can.

@@ -174,10 +174,7 @@ void launch_walk(CudaContext& ctx, void (*kernel)(Parameters...), int tasks, int
                  std::int64_t shared, Arguments&&... arguments) {
   constexpr int kWithoutAsking = 48 * 1024;
   shared += Walk::ring_bytes;
-  if (shared > kWithoutAsking)
-    RETNET_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     static_cast<int>(shared)),
-                concat(shared, " bytes of shared memory"));
+  if (shared > kWithoutAsking) raise_shared_memory(ctx, kernel);
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;

@@ -12,6 +12,7 @@
 
 #include "retnet/cuda/detail/decay_curve.cuh"
 #include "retnet/cuda/detail/tile.cuh"
+#include "retnet/cuda/launch.cuh"
 
 namespace retnet::cuda {
 
@@ -386,9 +387,7 @@ void launch_sweep(CudaContext& ctx, const DeviceRetention<T>& in, Sweep<T> p) {
   } else {
     p.slots = ctx.workspace().take<float4>(blocks * p.slot_size());
   }
-  RETNET_CUDA(cudaFuncSetAttribute(retention_sweep_kernel<T>,
-                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared)));
+  raise_shared_memory(ctx, retention_sweep_kernel<T>);
   retention_sweep_kernel<T>
       <<<static_cast<unsigned>(blocks), kTileThreads, shared, ctx.stream()>>>(p);
   RETNET_CUDA_LAUNCHED("retention_sweep_kernel", shape_of(in));
