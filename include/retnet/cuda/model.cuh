@@ -7,6 +7,11 @@
 //   auto state  = model.initial_state(ctx, 1);
 //   auto logits = model.logits(ctx, Form::chunkwise(), Sequences::dense(1, n), tokens, &state);
 //
+// One model serves any number of contexts, each in a thread of its own: what a pass needs besides the
+// weights lies in the context, and the methods that run one are const. Only training writes weights;
+// synchronize its context before another one reads them. After an exception that is no
+// std::invalid_argument the state may be half advanced: reset it.
+//
 // Served: every config whose mixers are retention with a fixed decay. Not served, with an exception
 // that says so: attention layers, a cross-decoder, dropout, gated decay, and the normalisations
 // paper_score, torchscale and torchscale_v1.
@@ -31,6 +36,13 @@ __global__ void advance_kernel(Position* positions, DeviceSequences sequences) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i < sequences.count) positions[i] += sequences.length_of(i);
 }
+
+/// What a pass sends to the device, in the context.
+struct PassUpload {
+  Int32Upload sent;
+  TokenOrder order;
+  std::vector<std::int32_t> cu_seqlens;  // empty: dense
+};
 
 /// Throws std::invalid_argument where a config asks for what the device has no kernels for.
 inline void check_served(const RetNetConfig& c) {
@@ -100,7 +112,7 @@ class CudaRetNetModel {
 
   /// Logits [R,V] on the host. state may be null.
   std::vector<float> logits(CudaContext& ctx, Form form, const Sequences& sequences,
-                            std::span<const Token> tokens, State* state) {
+                            std::span<const Token> tokens, State* state) const {
     const auto scope = ctx.workspace().scope();
     const auto rows = static_cast<std::int64_t>(tokens.size());
     const Out h = cuda::take<T>(ctx, rows, config_.d_model);
@@ -121,13 +133,14 @@ class CudaRetNetModel {
 
   /// The rows [R,C] before the output projection. Tokens are on the host.
   void hidden(CudaContext& ctx, Form form, const Sequences& sequences,
-              std::span<const Token> tokens, State* state, Out h) {
+              std::span<const Token> tokens, State* state, Out h) const {
     check(sequences, tokens, state);
     const auto scope = ctx.workspace().scope();
-    pack(sequences);
-    upload_.send(ctx, {tokens, cu_seqlens_});
-    const DevicePass pass = make_pass(ctx, form, sequences, 1, state);
-    hidden_rows(ctx, pass, upload_.place(0), state, h);
+    auto& upload = ctx.part<cuda::PassUpload>();
+    pack(sequences, upload.cu_seqlens);
+    upload.sent.send(ctx, {tokens, upload.cu_seqlens});
+    const DevicePass pass = make_pass(ctx, form, sequences, upload, state);
+    hidden_rows(ctx, pass, upload.sent.place(0), state, h);
     advance(ctx, pass, sequences, state);
   }
 
@@ -161,23 +174,28 @@ class CudaRetNetModel {
   /// to dw, the flat gradient. Nothing waits for the device.
   void loss_and_gradient(CudaContext& ctx, Form form, const Sequences& sequences,
                          std::span<const Token> tokens, std::span<const Token> targets,
-                         State* state, Saved& saved, float* dw, float scale, DeviceLoss* loss) {
+                         State* state, Saved& saved, float* dw, float scale,
+                         DeviceLoss* loss) const {
     check(sequences, tokens, state);
     check_targets(tokens, targets);
     const auto rows = static_cast<std::int64_t>(tokens.size());
     reserve(ctx, saved, rows, state);
-    order_.build(tokens, config_.vocab);
-    pack(sequences);
-    upload_.send(ctx, {tokens, cu_seqlens_, targets, order_.tokens, order_.starts, order_.rows});
+    auto& upload = ctx.part<cuda::PassUpload>();
+    auto& order = upload.order;
+    order.build(tokens, config_.vocab);
+    pack(sequences, upload.cu_seqlens);
+    upload.sent.send(ctx, {tokens, upload.cu_seqlens, targets, order.tokens, order.starts, order.rows});
     const auto scope = ctx.workspace().scope();
-    const DevicePass pass = make_pass(ctx, form, sequences, 1, state);
-    embed(ctx, upload_.place(0), saved.embedded, saved.inputs[0]);
+    const DevicePass pass = make_pass(ctx, form, sequences, upload, state);
+    embed(ctx, upload.sent.place(0), saved.embedded, saved.inputs[0]);
     for (std::size_t l = 0; l < blocks_.size(); ++l)
       blocks_[l].forward(ctx, weights_.data(), pass, In(saved.inputs[l]), layer(state, l),
                          saved.inputs[l + 1], saved.blocks[saved.recompute ? 0 : l]);
     const Out dh = cuda::take<T>(ctx, rows, config_.d_model);
-    loss_rows(ctx, saved, dw, scale, loss, dh);
-    backward(ctx, pass, saved, dh, dw);
+    loss_rows(ctx, saved, upload.sent.place(2), dw, scale, loss, dh);
+    const DeviceTokenOrder places{static_cast<std::int32_t>(order.tokens.size()),
+                                  upload.sent.place(3), upload.sent.place(4), upload.sent.place(5)};
+    backward(ctx, pass, saved, places, dh, dw);
     advance(ctx, pass, sequences, state);
   }
 
@@ -263,22 +281,22 @@ class CudaRetNetModel {
       if (s[i].length != n) return false;
     return true;
   }
-  void pack(const Sequences& s) {
-    cu_seqlens_.clear();
+  static void pack(const Sequences& s, std::vector<std::int32_t>& cu_seqlens) {
+    cu_seqlens.clear();
     if (dense(s)) return;
-    cu_seqlens_.push_back(0);
+    cu_seqlens.push_back(0);
     for (Index i = 0; i < s.count(); ++i)
-      cu_seqlens_.push_back(static_cast<std::int32_t>(s[i].first_row + s[i].length));
+      cu_seqlens.push_back(static_cast<std::int32_t>(s[i].first_row + s[i].length));
   }
-  // `part` of the upload holds cu_seqlens.
-  DevicePass make_pass(CudaContext& ctx, Form form, const Sequences& s, std::size_t part,
-                       State* state) {
+  // Part 1 of what was sent is cu_seqlens.
+  DevicePass make_pass(CudaContext& ctx, Form form, const Sequences& s,
+                       const cuda::PassUpload& upload, State* state) const {
     DevicePass pass{.form = form.kind};
     const auto n = static_cast<int>(s.count());
-    pass.sequences = cu_seqlens_.empty()
+    bool together = upload.cu_seqlens.empty();
+    pass.sequences = together
                          ? DeviceSequences::dense(n, s[0].length)
-                         : DeviceSequences::packed(n, s.rows(), s.longest(), upload_.place(part));
-    bool together = cu_seqlens_.empty();
+                         : DeviceSequences::packed(n, s.rows(), s.longest(), upload.sent.place(1));
     if (state)
       for (const auto p : state->positions()) together &= p == state->positions()[0];
     stage(ctx, Stage::rows);
@@ -365,8 +383,8 @@ class CudaRetNetModel {
   }
 
   // The final norm, the loss, and dh = the gradient of the last block's output.
-  void loss_rows(CudaContext& ctx, const Saved& s, float* dw, float scale, DeviceLoss* loss,
-                 Out dh) const {
+  void loss_rows(CudaContext& ctx, const Saved& s, const std::int32_t* targets, float* dw,
+                 float scale, DeviceLoss* loss, Out dh) const {
     const auto scope = ctx.workspace().scope();
     const std::int64_t rows = dh.rows;
     const Out last = s.inputs.back();
@@ -375,7 +393,6 @@ class CudaRetNetModel {
       h = cuda::take<T>(ctx, rows, config_.d_model);
       final_norm_.forward(ctx, weights_.data(), In(last), h);
     }
-    const std::int32_t* targets = upload_.place(2);
     const Param out = output();
     for (std::int64_t r = 0; r < rows; r += kLossRows) {  // logits become their gradient in place
       const auto inner = ctx.workspace().scope();
@@ -391,7 +408,8 @@ class CudaRetNetModel {
     if (final_norm_) final_norm_.backward(ctx, weights_.data(), In(last), In(dh), dw, {.dx = dh});
   }
 
-  void backward(CudaContext& ctx, const DevicePass& pass, Saved& s, Out dh, float* dw) const {
+  void backward(CudaContext& ctx, const DevicePass& pass, Saved& s, const DeviceTokenOrder& order,
+                Out dh, float* dw) const {
     const auto scope = ctx.workspace().scope();
     Out dy = dh, dx = cuda::take<T>(ctx, dh.rows, config_.d_model);
     const Out again = s.recompute ? cuda::take<T>(ctx, dh.rows, config_.d_model) : Out();
@@ -407,8 +425,6 @@ class CudaRetNetModel {
     if (embedding_norm_)
       embedding_norm_.backward(ctx, weights_.data(), In(s.embedded), In(dy), dw, {.dx = dy});
     stage(ctx, Stage::embedding);
-    const DeviceTokenOrder order{static_cast<std::int32_t>(order_.tokens.size()), upload_.place(3),
-                                 upload_.place(4), upload_.place(5)};
     embedding_backward<T>(ctx, embedding_scale(), order, In(dy),
                           {dw + embedding_.offset, embedding_.rows, embedding_.cols});
   }
@@ -437,9 +453,6 @@ class CudaRetNetModel {
   DeviceBuffer<double> angle_numbers_;
   DeviceTheta theta_;
   double largest_xpos_ = 0.0;
-  Int32Upload upload_;
-  TokenOrder order_;
-  std::vector<std::int32_t> cu_seqlens_;
 };
 
 }  // namespace retnet

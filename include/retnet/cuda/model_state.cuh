@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "retnet/cuda/host.cuh"
@@ -134,8 +135,9 @@ class Int32Upload {
   void reserve(std::size_t size) {
     if (event_ == nullptr) RETNET_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
     if (size <= capacity_) return;
-    if (pinned_ != nullptr) cudaFreeHost(pinned_);
-    pinned_ = nullptr;
+    RETNET_CUDA(cudaEventSynchronize(event_));  // of the copy that reads it
+    capacity_ = 0;
+    if (pinned_ != nullptr) cudaFreeHost(std::exchange(pinned_, nullptr));
     RETNET_CUDA(cudaMallocHost(&pinned_, size * sizeof(std::int32_t)));
     device_.resize(static_cast<std::int64_t>(size));
     capacity_ = size;

@@ -66,8 +66,8 @@ class CudaSession {
   using Model = CudaRetNetModel<T>;
 
   /// The model and the context must outlive the session; the context is this session's alone while
-  /// it makes tokens.
-  CudaSession(CudaContext& ctx, Model& model, GenerateConfig config = {}, int sequences = 1)
+  /// it makes tokens. Sessions of other contexts may share the model, each in a thread of its own.
+  CudaSession(CudaContext& ctx, const Model& model, GenerateConfig config = {}, int sequences = 1)
       : ctx_(ctx),
         model_(model),
         config_(std::move(config)),
@@ -228,7 +228,7 @@ class CudaSession {
   }
 
   CudaContext& ctx_;
-  Model& model_;
+  const Model& model_;
   GenerateConfig config_;
   Sampler sampler_;
   CudaModelState state_;

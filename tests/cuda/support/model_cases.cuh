@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <functional>
+#include <thread>
 
 #include "cuda/support/instances.cuh"
 #include "retnet/cuda/session.cuh"
@@ -323,6 +324,34 @@ class CudaModel : public DeviceTest {
     for (int i = 0; i < 10; ++i) EXPECT_EQ(session.next(), expected.next()) << i;
   }
 
+  // Each with a context of its own, their kernels beside each other.
+  void threads_share_a_model() {
+    const auto c = model_cases()[1];
+    const auto cpu = start<T>(c.config);
+    const CudaRetNetModel<T> model(ctx(), cpu);
+    const auto run = [&](std::uint64_t i) {
+      CudaContext context;
+      CudaSession<T> session(context, model, {}, 2);
+      const auto a = some_tokens(70, c.config.vocab, 2 * i);
+      const auto b = some_tokens(5 + static_cast<Index>(i), c.config.vocab, 2 * i + 1);
+      const std::vector<std::span<const Token>> texts = {a, b};
+      std::vector<Token> out;
+      for (int part = 0; part < 4; ++part) {
+        session.prompt(texts);
+        const auto more = session.likeliest(9);
+        out.insert(out.end(), more.begin(), more.end());
+      }
+      return out;
+    };
+    constexpr std::size_t kThreads = 4;
+    std::vector<std::vector<Token>> together(kThreads);
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < kThreads; ++i)
+      threads.emplace_back([&, i] { together[i] = run(i); });
+    for (auto& t : threads) t.join();
+    for (std::size_t i = 0; i < kThreads; ++i) EXPECT_EQ(together[i], run(i)) << i;
+  }
+
   void xpos_ends_where_floats_do() {
     const auto c = model_cases()[6];
     ASSERT_GT(c.config.retention.xpos_base, 0.0);
@@ -362,6 +391,7 @@ class CudaModel : public DeviceTest {
   TEST_F(Suite, GradientsAreTheSameBitsAgain) { gradients_are_the_same_bits_again(); }    \
   TEST_F(Suite, GenerationIsThePromptContinued) { generation_is_the_prompt_continued(); } \
   TEST_F(Suite, SampledTokensAreTheCpus) { sampled_tokens_are_the_cpus(); }               \
+  TEST_F(Suite, ThreadsShareAModel) { threads_share_a_model(); }                          \
   TEST_F(Suite, XposEndsWhereFloatsDo) { xpos_ends_where_floats_do(); }                   \
   TEST_F(Suite, WhatIsNotServedSaysSo) { what_is_not_served_says_so(); }
 
