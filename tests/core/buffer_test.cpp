@@ -63,6 +63,20 @@ TYPED_TEST(BufferTest, CopiesValuesAndMovesMemory) {
   EXPECT_EQ(moved.end() - moved.begin(), 7);
 }
 
+// Such buffers lie in large pages; given back and taken again, they must go the way they came.
+TEST(Buffer, LargerThanAPageOfTwoMegabytes) {
+  constexpr Index kSize = Index{3} << 20;
+  Buffer<double> b(kSize);
+  b[0] = 1.0;
+  b[kSize - 1] = 2.0;
+  const Buffer<double> copy = b;
+  b.resize(8);
+  b.resize(2 * kSize);
+  b[2 * kSize - 1] = 3.0;
+  EXPECT_TRUE(aligned(b.data()));
+  EXPECT_EQ(copy[0] + copy[kSize - 1] + b[2 * kSize - 1], 6.0);
+}
+
 TEST(Buffer, HoldsNothingAtFirst) {
   Buffer<float> x;
   EXPECT_TRUE(x.empty());

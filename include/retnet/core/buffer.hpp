@@ -2,6 +2,10 @@
 // Buffer: aligned memory that only grows, so that the second step of a loop allocates nothing.
 #pragma once
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -17,6 +21,21 @@ namespace retnet::inline RETNET_ABI {
 inline constexpr std::size_t kAlignment = 64;  // one cache line, one AVX-512 vector
 
 namespace detail {
+/// Weights and states that are streamed lie in pages of 2 MB where the system lends them: with pages
+/// of 4 KB the walks through page tables take a fourth of the read bandwidth (measured, virtual
+/// machine).
+inline constexpr std::size_t kHugePage = std::size_t{1} << 21;
+inline std::align_val_t alignment_for(std::size_t bytes) {
+  return std::align_val_t{bytes >= 2 * kHugePage ? kHugePage : kAlignment};
+}
+inline void* allocate(std::size_t bytes) {
+  void* data = ::operator new(bytes, alignment_for(bytes));
+#ifdef MADV_HUGEPAGE
+  if (bytes >= 2 * kHugePage) madvise(data, bytes, MADV_HUGEPAGE);  // advice: may fail
+#endif
+  return data;
+}
+
 /// Tests define RETNET_POISON_MEMORY: whoever reads memory before writing it then reads NaN.
 template <class T>
 void poison([[maybe_unused]] T* data, [[maybe_unused]] Index size) {
@@ -56,7 +75,7 @@ class Buffer {
   void resize(Index size) {
     if (size > capacity_) {
       release();
-      data_ = static_cast<T*>(::operator new (bytes(size), std::align_val_t{kAlignment}));
+      data_ = static_cast<T*>(detail::allocate(bytes(size)));
       capacity_ = size;
     }
     size_ = size;
@@ -86,7 +105,7 @@ class Buffer {
  private:
   static std::size_t bytes(Index size) { return static_cast<std::size_t>(size) * sizeof(T); }
   void release() {
-    if (data_ != nullptr) ::operator delete (data_, std::align_val_t{kAlignment});
+    if (data_ != nullptr) ::operator delete(data_, detail::alignment_for(bytes(capacity_)));
     data_ = nullptr;
     size_ = capacity_ = 0;
   }
