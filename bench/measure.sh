@@ -39,6 +39,7 @@ like_ours() {
   else
     export OPENBLAS_CORETYPE=Haswell BLIS_ARCH_TYPE=3 ONEDNN_MAX_CPU_ISA=AVX2
     export ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
+    held=", all held to AVX2"
   fi
 }
 
@@ -100,11 +101,13 @@ torch() {
     >"$out/torch.log" 2>&1 || die "peers/torch_retnet.py failed; see $out/torch.log."
 }
 
-# Of the machine, without its name: "AMD EPYC, 2 processors".
-machine="$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | sed -n 1p)"
-printf '%s, %s processors\n' "${machine:-$(uname -m)}" "$(nproc 2>/dev/null || echo 1)" >"$out/machine.txt"
-
+held=""
 measure bench_limits
 like_ours
+
+# Of the machine, without its name: "AMD EPYC, 2 processors".
+machine="$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | sed -n 1p)"
+printf '%s, %s processors%s\n' "${machine:-$(uname -m)}" "$(nproc 2>/dev/null || echo 1)" "$held" >"$out/machine.txt"
+
 [ "$mode" = smoke ] || torch
 for program in bench_ops bench_forms bench_model; do measure $program; done

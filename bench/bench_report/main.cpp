@@ -133,9 +133,9 @@ std::string results(const Rows& rows, const std::string& machine) {
 }
 
 std::string readme(const Rows& rows, const std::string& machine) {
-  return "Retention operator, 8 heads of Dk 64, Dv 128, float, one thread of " + machine + ",\n" +
-         build_and_day(rows) + ": thousand tokens/s (GFLOP/s of useful\n" +
-         "work; multiply-add peak in the same run: " + rows.context("fma_gflops_1_thread") +
+  return "Retention operator, 8 heads of Dk 64, Dv 128, float, one thread of\n" + machine + ",\n" +
+         build_and_day(rows) + ": thousand tokens/s\n(GFLOP/s of useful work; " +
+         "multiply-add peak in the same run: " + rows.context("fma_gflops_1_thread") +
          ").\nMore in `bench/results`; redo it with `bench/run.sh --readme`.\n\n" +
          lengths(rows, operator_lines(), {256, 1024, 4096, 16384}, 1).text() +
          "\nA model of d 512, 6 layers, 4 heads (`bench_model`), beside the same in PyTorch " +
