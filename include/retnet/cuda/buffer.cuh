@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // DeviceBuffer: device memory that only grows, so that the second step of a loop allocates nothing.
+// It lies on the device that is current when it first grows, and stays there.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,27 @@
 #include "retnet/cuda/error.cuh"
 
 namespace retnet {
+
+namespace cuda {
+
+/// Another device is this thread's current one until the scope ends. Never throws.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    if (cudaGetDevice(&before_) == cudaSuccess && before_ == device) before_ = -1;
+    if (before_ >= 0) cudaSetDevice(device);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  ~OnDevice() {
+    if (before_ >= 0) cudaSetDevice(before_);
+  }
+
+ private:
+  int before_ = -1;
+};
+
+}  // namespace cuda
 
 template <class T>
 class DeviceBuffer {
@@ -28,6 +50,8 @@ class DeviceBuffer {
   void resize(std::int64_t size) {
     if (size > capacity_) {
       release();
+      if (device_ < 0) RETNET_CUDA(cudaGetDevice(&device_));
+      const cuda::OnDevice there(device_);
       RETNET_CUDA(cudaMalloc(&data_, bytes(size)), cuda::concat(bytes(size), " bytes"));
       capacity_ = size;
     }
@@ -35,8 +59,9 @@ class DeviceBuffer {
     // Tests define RETNET_POISON_MEMORY: all bits set is a NaN in every floating-point format.
 #ifdef RETNET_POISON_MEMORY
     if (size_ > 0) {
+      const cuda::OnDevice there(device_);
       RETNET_CUDA(cudaMemset(data_, 0xFF, bytes(size_)));
-      RETNET_CUDA(cudaDeviceSynchronize());  // other streams do not wait for it
+      RETNET_CUDA(cudaStreamSynchronize(nullptr));  // other streams do not wait for it
     }
 #endif
   }
@@ -75,11 +100,15 @@ class DeviceBuffer {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
+    std::swap(device_, other.device_);
   }
 
  private:
   void release() {
-    if (data_ != nullptr) cudaFree(data_);
+    if (data_ != nullptr) {
+      const cuda::OnDevice there(device_);
+      cudaFree(data_);
+    }
     data_ = nullptr;
     size_ = capacity_ = 0;
   }
@@ -87,6 +116,7 @@ class DeviceBuffer {
   T* data_ = nullptr;
   std::int64_t size_ = 0;
   std::int64_t capacity_ = 0;
+  int device_ = -1;
 };
 
 }  // namespace retnet

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // CudaContext: the first argument of every op on a device; its stream, scratch memory and device
-// properties. One context a host thread.
+// properties. One context a host thread; contexts of several devices may be used in turn, each op
+// makes the device of its context the thread's current one.
 #pragma once
 
 #include <cstdint>
@@ -86,8 +87,22 @@ class CudaContext {
   ~CudaContext() { cudaStreamDestroy(stream_); }
 
   int device() const { return device_; }
-  cudaStream_t stream() const { return stream_; }
-  DeviceWorkspace& workspace() { return workspace_; }
+  /// Launches and allocations go to the thread's current device: this makes it the context's. Asking
+  /// for the stream, the workspace or a part does so too, and no op launches or takes memory without.
+  void make_current() const {
+    int current = -1;
+    RETNET_CUDA(cudaGetDevice(&current));
+    if (current != device_)
+      RETNET_CUDA(cudaSetDevice(device_), cuda::concat("device ", device_));
+  }
+  cudaStream_t stream() const {
+    make_current();
+    return stream_;
+  }
+  DeviceWorkspace& workspace() {
+    make_current();
+    return workspace_;
+  }
   void synchronize() const { RETNET_CUDA(cudaStreamSynchronize(stream_)); }
 
   const cudaDeviceProp& properties() const { return properties_; }
@@ -98,6 +113,7 @@ class CudaContext {
   /// What a library needs once a context: its handle, its plans. Made when first asked for.
   template <class Part>
   Part& part() {
+    make_current();
     static const char tag = 0;  // its address names the type
     for (auto& [name, held] : parts_)
       if (name == &tag) return *static_cast<Part*>(held.get());

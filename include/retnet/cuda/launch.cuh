@@ -30,7 +30,7 @@ struct RaisedLimits {
 template <class... Parameters>
 void raise_shared_memory(CudaContext& ctx, void (*kernel)(Parameters...)) {
   const auto* name = reinterpret_cast<const void*>(kernel);
-  auto& raised = ctx.part<RaisedLimits>().kernels;
+  auto& raised = ctx.part<RaisedLimits>().kernels;  // the device is current now
   if (raised.contains(name)) return;
   cudaFuncAttributes its{};
   RETNET_CUDA(cudaFuncGetAttributes(&its, name));

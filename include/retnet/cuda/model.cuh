@@ -91,6 +91,7 @@ class CudaRetNetModel {
   CudaRetNetModel(CudaContext& ctx, const RetNetConfig& config, const ParamLayout& layout,
                   const ParamBuffer<W>& weights)
       : config_(config) {
+    ctx.make_current();
     cuda::check_served(config);
     layout_ = RetNetModel<float>::without_weights(config).layout();
     place(ctx);
@@ -178,6 +179,7 @@ class CudaRetNetModel {
                          DeviceLoss* loss) const {
     check(sequences, tokens, state);
     check_targets(tokens, targets);
+    ctx.make_current();
     const auto rows = static_cast<std::int64_t>(tokens.size());
     reserve(ctx, saved, rows, state);
     auto& upload = ctx.part<cuda::PassUpload>();

@@ -19,9 +19,10 @@ class CudaModelState {
   CudaModelState() = default;
   CudaModelState(CudaContext& ctx, std::int64_t layers, int sequences, std::int64_t matrix_size)
       : layer_size_(sequences * matrix_size),
-        matrices_(layers * layer_size_),
-        device_positions_(sequences),
         positions_(static_cast<std::size_t>(sequences), 0) {
+    ctx.make_current();
+    matrices_.resize(layers * layer_size_);
+    device_positions_.resize(sequences);
     reset(ctx);
   }
 
@@ -49,6 +50,7 @@ class CudaModelState {
   }
   /// A snapshot: the same size is allocated once.
   void copy_from(CudaContext& ctx, const CudaModelState& other) {
+    ctx.make_current();
     layer_size_ = other.layer_size_;
     matrices_.resize(other.matrices_.size());
     device_positions_.resize(other.device_positions_.size());
@@ -112,6 +114,7 @@ class Int32Upload {
 
   /// Copies the parts one behind the other; place(i) is where part i stands on the device.
   void send(CudaContext& ctx, std::initializer_list<std::span<const std::int32_t>> parts) {
+    ctx.make_current();
     std::size_t size = 0;
     starts_.clear();
     for (const auto& p : parts) {

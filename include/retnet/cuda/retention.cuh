@@ -41,6 +41,7 @@ template <class T>
 void retention_chunkwise(CudaContext& ctx, const DeviceRetention<T>& in, const float* initial,
                          float* final, DeviceRows<T> o) {
   cuda::check_op(in, o, "o", "retention_chunkwise");
+  ctx.make_current();
   if (cuda::sm90_forward_serves(ctx, in, o)) {
     ctx.note("retention_chunkwise: Hopper");
     return cuda::retention_sm90_forward(ctx, in, initial, final, o);
@@ -75,6 +76,7 @@ void retention_chunkwise_backward(CudaContext& ctx, const DeviceRetention<T>& in
                                   const DeviceRetentionGradient<T>& grad) {
   constexpr const char* kWhere = "retention_chunkwise_backward";
   cuda::check_op(in, d_o, "d_o", kWhere);
+  ctx.make_current();
   cuda::check_rows(in, grad.dq, std::int64_t{in.heads} * in.key_dim, "dq", kWhere);
   cuda::check_rows(in, grad.dk, std::int64_t{in.kv_heads} * in.key_dim, "dk", kWhere);
   cuda::check_rows(in, grad.dv, std::int64_t{in.kv_heads} * in.value_dim, "dv", kWhere);
