@@ -4,7 +4,11 @@
 //   S_n = a_n S_{n-1} + k_n^T v_n        o_n = q_n S_n          (Sun et al. 2023, Eq. 6)
 //   a_n = gamma_h, or exp(log_gate[n,h])
 //
-// q is rotated and scaled. T is float, __nv_bfloat16 or __half; sums, state and decay are float.
+// q is rotated and scaled. T is float, __nv_bfloat16 or __half; sums, state and decay are float. What
+// meets a matrix unit is rounded to T first: scores q_n k_m, times up to 2^6 on Hopper, and, where q
+// meets it, the state. In __half they must stay below 65504, |q_n k_m| below 1000: with gamma near 1
+// and keys and values whose mean is not 0 a state leaves that range after some ten thousand tokens.
+// __nv_bfloat16 has the range of float.
 // States are [N,H,Dk,Dv], row-major, as on the CPU: a copy of bytes moves one there or back.
 #pragma once
 
@@ -53,7 +57,7 @@ struct DeviceSequences {
 
 inline constexpr int kMaxDeviceHeads = 256;
 
-/// log2(gamma_h) by value, a kernel parameter: nothing to load, and known on the host, where the
+/// log2(gamma_h), 0 < gamma <= 1, by value, a kernel parameter: nothing to load, and known on the host, where the
 /// distance at which a head has forgotten decides how a sequence is split.
 struct DeviceDecay {
   float log2_gamma[kMaxDeviceHeads] = {};
@@ -69,7 +73,8 @@ struct DeviceRetention {
   int key_dim = 0;
   int value_dim = 0;
   DeviceDecay decay;
-  DeviceRows<const float> log_gate;  // [R,H], natural logarithm; empty: the decay is fixed
+  // [R,H], natural logarithm, at most 0; -infinity forgets everything. Empty: the decay is fixed
+  DeviceRows<const float> log_gate;
   DeviceSequences sequences;
 
   __host__ __device__ int group() const { return heads / kv_heads; }
@@ -111,6 +116,11 @@ void check_problem(const DeviceRetention<T>& in, const char* where) {
                           in.v.stride >= std::int64_t{in.kv_heads} * in.value_dim,
                       where, shape_of(in), ", rows of q, k, v are ", in.q.stride, ", ", in.k.stride,
                       ", ", in.v.stride, " apart, expected at least the width of a row");
+  constexpr float kLeast = -1074.0f;  // of a double
+  for (int h = 0; h < in.heads && !in.log_gate; ++h)
+    RETNET_CUDA_REQUIRE(in.decay.log2_gamma[h] <= 0.0f && in.decay.log2_gamma[h] >= kLeast, where,
+                        "log2 of gamma of head ", h, " is ", in.decay.log2_gamma[h],
+                        ", expected 0 < gamma <= 1");
 }
 
 }  // namespace cuda
