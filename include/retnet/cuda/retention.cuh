@@ -4,10 +4,19 @@
 //   retention_chunkwise            O(T), for training and prompts
 //   retention_parallel             O(T^2), the definition
 //   retention_recurrent            token by token, for generation
-//   retention_chunkwise_backward   O(T), no state stored between the passes
+//   retention_chunkwise_backward   O(T), nothing stored between forward and backward
 //
 // States are float [N,H,Dk,Dv]. A null initial state is zero, a null final state is dropped; both may
-// be the same memory. Nothing waits for the device; scratch memory comes from the context.
+// be the same memory. Beside that no output may overlap an input or another output. Nothing waits for
+// the device; scratch memory comes from the context. All throw std::invalid_argument for sizes, strides,
+// decays and null pointers that retention_problem.cuh does not allow, and CudaError where a launch fails;
+// what a kernel finds out later is thrown by a later call.
+//
+// The same call gives the same bits every time on one device. Results for other numbers of sequences,
+// heads or tokens, or of another device, are equal to rounding: where heads are few, long sequences of
+// fixed decay are cut into segments, as many as the device has room for. What a segment leaves to the
+// next is summed without what has decayed by 2^-26: beside an end of a sequence that is zero (padding,
+// say) its state then misses numbers that are as much smaller than those before it.
 #pragma once
 
 #include "retnet/cuda/retention_generic.cuh"
@@ -37,6 +46,8 @@ void check_op(const DeviceRetention<T>& in, DeviceRows<U> o, const char* name, c
 
 }  // namespace cuda
 
+/// o [R,H*Dv] and the final state, in chunks: 16-bit types on Hopper by wgmma where sizes and alignment
+/// allow (see sm90_forward_serves), else by portable tiles.
 template <class T>
 void retention_chunkwise(CudaContext& ctx, const DeviceRetention<T>& in, const float* initial,
                          float* final, DeviceRows<T> o) {
@@ -50,6 +61,7 @@ void retention_chunkwise(CudaContext& ctx, const DeviceRetention<T>& in, const f
   retention_generic_forward(ctx, in, initial, final, o);
 }
 
+/// The same by o = (Q K^T . D) V, with the initial state's part.
 template <class T>
 void retention_parallel(CudaContext& ctx, const DeviceRetention<T>& in, const float* initial,
                         float* final, DeviceRows<T> o) {
@@ -58,6 +70,8 @@ void retention_parallel(CudaContext& ctx, const DeviceRetention<T>& in, const fl
   retention_generic_parallel(ctx, in, initial, final, o);
 }
 
+/// The same token by token, up to eight of them in one pass over the states. For any number of tokens;
+/// for the next token of every sequence, retention_recurrent_step.
 template <class T>
 void retention_recurrent(CudaContext& ctx, const DeviceRetention<T>& in, const float* initial,
                          float* final, DeviceRows<T> o) {
@@ -69,7 +83,8 @@ void retention_recurrent(CudaContext& ctx, const DeviceRetention<T>& in, const f
   cuda::retention_step_passes(ctx, in, initial, final, o);
 }
 
-/// Gradients of <d_o, o> + <grad.dstate, final>, `initial` being what forward was given.
+/// Gradients of <d_o, o> + <grad.dstate, final>, `initial` being what forward was given. d_o [R,H*Dv];
+/// dq [R,H*Dk], dk [R,Hk*Dk] and dv [R,Hk*Dv] are assigned, and dlog_decay [R,H] where it is given.
 template <class T>
 void retention_chunkwise_backward(CudaContext& ctx, const DeviceRetention<T>& in,
                                   const float* initial, DeviceRows<const T> d_o,
