@@ -143,11 +143,12 @@ void check_same(const char* where, const DeviceMatrix<T>& a, const Others&... ot
 
 }  // namespace cuda
 
-/// y = act(a) * u, or act(a) where u is empty. y may be a or u.
+/// y = act(a) * u, or act(a) where u is empty, of matrices of one shape. y may be a or u.
 template <class T>
 void gate(CudaContext& ctx, DeviceActivation kind, DeviceMatrix<const T> a, DeviceMatrix<const T> u,
           DeviceMatrix<T> y) {
   cuda::check_same("cuda::gate", a, u, y);
+  if (a.rows == 0 || a.cols == 0) return;
   const bool wide = cuda::packs(a, u, y);
   const cuda::RowPacks shape(ctx, a.rows, a.cols / (wide ? cuda::kPack<T> : 1));
   cuda::with_activation(kind, [&](auto k) {
@@ -164,6 +165,7 @@ void gate_backward(CudaContext& ctx, DeviceActivation kind, DeviceMatrix<const T
                    DeviceMatrix<const T> u, DeviceMatrix<const T> dy, DeviceMatrix<T> da,
                    DeviceMatrix<T> du, DeviceMatrix<T> y) {
   cuda::check_same("cuda::gate_backward", a, u, dy, da, du, y);
+  if (a.rows == 0 || a.cols == 0) return;
   const bool wide = cuda::packs(a, u, dy, da, du, y);
   const cuda::RowPacks shape(ctx, a.rows, a.cols / (wide ? cuda::kPack<T> : 1));
   cuda::with_activation(kind, [&](auto k) {

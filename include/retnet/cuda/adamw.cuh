@@ -129,7 +129,8 @@ __global__ void round_kernel(const float* x, std::int64_t n, T* out) {
 
 }  // namespace cuda
 
-/// From the summed gradient and the summed loss to what the step multiplies it by.
+/// From the summed gradient [size] and the summed loss to what the step multiplies it by: the mean over
+/// the targets, clipped to the norm `clip_norm`. All pointers are on the device.
 inline void decide_update(CudaContext& ctx, const float* gradient, std::int64_t size,
                           const DeviceLoss* loss, double clip_norm, DeviceUpdate* update) {
   const auto scope = ctx.workspace().scope();
@@ -142,7 +143,9 @@ inline void decide_update(CudaContext& ctx, const float* gradient, std::int64_t 
   RETNET_CUDA_LAUNCHED("update", cuda::concat(size, " elements"));
 }
 
-/// Step number t, counted from 1. `copy` [size] may be null.
+/// AdamW on flat buffers, all of one size: step number t, counted from 1; nothing where `update` says to
+/// skip. Every block begins at a multiple of 4 elements and the buffers at one of 16 bytes. `copy`, the
+/// weights rounded to T, may be null.
 template <class T>
 void adamw(CudaContext& ctx, const DeviceAdamW& config, double lr, std::int64_t t,
            const DeviceBuffer<DeviceAdamBlock>& blocks, const DeviceUpdate* update,

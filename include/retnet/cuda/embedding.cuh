@@ -89,7 +89,8 @@ __global__ void embedding_backward_kernel(float scale, DeviceTokenOrder order,
 
 }  // namespace cuda
 
-/// Every token must be a row of the table.
+/// y[r] = scale table[tokens[r]]: tokens [R] on the device, table [V,C], y [R,C]. Every token must be a
+/// row of the table; that is not checked here.
 template <class T>
 void embedding(CudaContext& ctx, float scale, const std::int32_t* tokens,
                DeviceMatrix<const T> table, DeviceMatrix<T> y) {
@@ -101,7 +102,8 @@ void embedding(CudaContext& ctx, float scale, const std::int32_t* tokens,
                scale, tokens, table, y);
 }
 
-/// dtable += , in float.
+/// dtable [V,C] += scale times the sums of the rows of dy [R,C] that have the token, in float, each in
+/// the order of `order`.
 template <class T>
 void embedding_backward(CudaContext& ctx, float scale, const DeviceTokenOrder& order,
                         DeviceMatrix<const T> dy, DeviceMatrix<float> dtable) {

@@ -11,6 +11,8 @@
 
 namespace retnet {
 
+/// A call of CUDA or cuBLASLt that failed. After one that the driver calls sticky (an illegal address, a
+/// failed launch) the process can use the device no more.
 class CudaError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

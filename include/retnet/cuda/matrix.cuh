@@ -29,6 +29,7 @@ struct DeviceMatrix {
     requires(std::is_const_v<T>&& std::is_same_v<U, std::remove_const_t<T>>)
   DeviceMatrix(const DeviceMatrix<U>& m)  // NOLINT(google-explicit-constructor)
       : DeviceMatrix(m.data, m.rows, m.cols, m.stride) {}
+  /// Rows alone: what ops of retention take, which know the width.
   operator DeviceRows<T>() const { return {data, stride}; }  // NOLINT(google-explicit-constructor)
 
   explicit operator bool() const { return data != nullptr; }

@@ -132,7 +132,8 @@ class CudaRetNetModel {
     return out;
   }
 
-  /// The rows [R,C] before the output projection. Tokens are on the host.
+  /// The rows h [R,C] before the output projection. Tokens [R] are on the host; state may be null, else
+  /// it is read on from and moved on. Throws std::invalid_argument where they do not fit together.
   void hidden(CudaContext& ctx, Form form, const Sequences& sequences,
               std::span<const Token> tokens, State* state, Out h) const {
     check(sequences, tokens, state);
@@ -163,7 +164,7 @@ class CudaRetNetModel {
                         ", where the xPos scale leaves the range of float: reset the state");
   }
 
-  /// Logits [R,V] of hidden rows, in float or in T.
+  /// Logits [R,V] of hidden rows h [R,C], in float or in T.
   template <class L>
   void project(CudaContext& ctx, In h, DeviceMatrix<L> logits) const {
     stage(ctx, Stage::loss);

@@ -30,11 +30,14 @@ class CudaModelState {
   int sequences() const { return static_cast<int>(positions_.size()); }
   std::int64_t layers() const { return layer_size_ > 0 ? matrices_.size() / layer_size_ : 0; }
   std::int64_t size() const { return matrices_.size(); }
+  /// [N,H,Dk,Dv] on the device.
   float* layer(std::int64_t l) { return matrices_.data() + l * layer_size_; }
   const float* layer(std::int64_t l) const { return matrices_.data() + l * layer_size_; }
+  /// Tokens that each sequence has read, [N]; the same on the device.
   std::span<const std::int64_t> positions() const { return positions_; }
   std::int64_t* device_positions() { return device_positions_.data(); }
 
+  /// Every sequence begins again.
   void reset(CudaContext& ctx) {
     matrices_.zero(ctx.stream());
     device_positions_.zero(ctx.stream());

@@ -170,7 +170,9 @@ bool turn_packs(const DeviceTurn<T>& t, int pairs) {
 }  // namespace cuda
 
 /// The angles of the rows of `sequences`; positions [N] on the device say where each one begins,
-/// null: at 0. `shared`: all begin at one position and are dense. Memory comes from the workspace.
+/// null: at 0. `shared`: all begin at one position and are dense. The angles, of query and key [period,
+/// pairs] and, with log_gamma, the row sums' inverse roots [period,H], lie in the workspace: they are
+/// valid until the caller's scope ends.
 inline DeviceAngles make_angles(CudaContext& ctx, const DeviceTheta& theta,
                                 const DeviceSequences& sequences, const std::int64_t* positions,
                                 bool shared) {
@@ -194,7 +196,8 @@ inline DeviceAngles make_angles(CudaContext& ctx, const DeviceTheta& theta,
   return out;
 }
 
-/// Turns both matrices in place, in one launch; `second` may be empty. `inverse` turns back: with the
+/// Turns the heads of both matrices [R,heads*width] in place, in one launch, the first 2 * pairs columns of
+/// each head; `second` may be empty. `inverse` turns back: with the
 /// same scale it is the backward.
 template <class T>
 void rotate(CudaContext& ctx, const DeviceAngles& angles, const DeviceTurn<T>& first,

@@ -59,6 +59,7 @@ class StageClock {
   Stage stage_ = Stage::idle;
 };
 
+/// What ctx is given from now on belongs to `s`; free while the clock of ctx is off, as it begins.
 inline void stage(CudaContext& ctx, Stage s) { ctx.part<StageClock>().mark(ctx, s); }
 
 }  // namespace retnet

@@ -16,6 +16,8 @@ class CudaTrainer {
  public:
   using Model = CudaRetNetModel<T>;
 
+  /// Starts from the weights of `model`, which is not kept. Throws std::invalid_argument for a config that
+  /// the device does not serve (see model.cuh) or that makes no sense.
   template <class W>
   CudaTrainer(CudaContext& ctx, const RetNetModel<float, W>& model, TrainerConfig config)
       : model_(ctx, model), config_(config) {
@@ -104,7 +106,9 @@ class CudaTrainer {
                              gradient_.data(), 1.0f, loss_.data());
   }
 
-  /// Ends the step: mean gradient, clip, AdamW. A gradient that is not finite changes nothing.
+  /// Ends the step: mean gradient, clip, AdamW. A gradient that is not finite changes nothing. Waits for
+  /// the device. The report's loss is in nats a target, its grad_norm that of the mean gradient before
+  /// the clip. Throws std::invalid_argument where nothing was accumulated.
   StepReport update(CudaContext& ctx, double lr) {
     RETNET_CUDA_REQUIRE(!fresh_, "CudaTrainer::update", "no batch was accumulated");
     stage(ctx, Stage::optimizer);
@@ -120,6 +124,7 @@ class CudaTrainer {
     return report(ctx);
   }
 
+  /// One batch, one update.
   StepReport step(CudaContext& ctx, const Batch& batch, double lr) {
     accumulate(ctx, batch);
     return update(ctx, lr);
