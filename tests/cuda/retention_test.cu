@@ -161,13 +161,15 @@ TYPED_TEST(RetentionOnDevice, AGateMayForgetEverything) {
   };
   for (const int token : {0, 5, 64, 127, 130, 199}) forget(token, 0, -HUGE_VAL);
   for (const int token : {6, 70, 71}) forget(token, 1, -1e9);
+  RetentionCase bar = c;
+  bar.gate = Gate::strong;
   DeviceProblem<TypeParam> problem(c, given, 8);
   for (const bool portable : {true, false}) {
     this->ctx().portable_only = portable;
     for (const auto form : kForms)
       this->expect_forward(problem.forward(this->ctx(), form), expected_forward(c, expected),
                            "forgetting");
-    this->expect_gradients(problem.backward(this->ctx()), expected_backward(c, expected), c);
+    this->expect_gradients(problem.backward(this->ctx()), expected_backward(c, expected), bar);
   }
 }
 
