@@ -254,6 +254,8 @@ TEST_F(RetentionErrors, SayWhatWasGivenAndExpected) {
   EXPECT_EQ(message([](auto&, auto& o) { o.stride = 31; }),
             "[retention_chunkwise] N=1 T=4 H=4 Hk=2 Dk=8 Dv=8, rows of o are 31 apart, expected at "
             "least 32");
+  EXPECT_EQ(message([](auto& in, auto&) { in.decay.log2_gamma[1] = 0.5f; }),
+            "[retention_chunkwise] log2 of gamma of head 1 is 0.5, expected 0 < gamma <= 1");
   EXPECT_EQ(message([](auto& in, auto&) { in.k.data = nullptr; }),
             "[retention_chunkwise] q, k or v is null, expected device memory");
 }

@@ -150,9 +150,7 @@ void launch_quadratic(CudaContext& ctx, const DeviceRetention<T>& in, const Swee
   const std::int64_t blocks = std::int64_t{p.sequences.count} * p.heads *
                               ceil_div(p.value_tiles(), kQuadraticTiles) *
                               ceil_div<std::int64_t>(p.sequences.length, kTile);
-  RETNET_CUDA(cudaFuncSetAttribute(retention_quadratic_kernel<T>,
-                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(sizeof(QuadraticMemory<T>))));
+  raise_shared_memory(ctx, retention_quadratic_kernel<T>);
   retention_quadratic_kernel<T>
       <<<static_cast<unsigned>(blocks), kTileThreads, sizeof(QuadraticMemory<T>), ctx.stream()>>>(
           p);
