@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// CudaSession: text goes in at once, tokens come out one at a time; memory stays constant.
+// CudaSession: text goes in at once, tokens come out one at a time. The state is of one size however
+// long the text; scratch memory is that of the longest text given at once.
 //
 //   CudaSession session(ctx, model, {.sampler = {.temperature = 0.8}});
 //   session.prompt(tokens);
@@ -85,6 +86,7 @@ class CudaSession {
         recent_(static_cast<std::size_t>(sequences)) {}
 
   int sequences() const { return static_cast<int>(host_tokens_.size()); }
+  /// May be read, and written to in place, of the same size; then give a prompt before the next token.
   CudaModelState& state() { return state_; }
   bool finished(int i = 0) const { return finished_[static_cast<std::size_t>(i)]; }
   /// Logits of the next token of sequence i, [V], on the host.
@@ -100,21 +102,24 @@ class CudaSession {
   void prompt(std::span<const std::span<const Token>> texts) {
     RETNET_CUDA_REQUIRE(std::ssize(texts) == sequences(), kName, texts.size(), " texts for ",
                         sequences(), " sequences");
+    for (std::size_t i = 0; i < texts.size(); ++i)
+      RETNET_CUDA_REQUIRE(!texts[i].empty(), kName, "prompt: text ", i, " is empty");
     if (stale_) run_step();
     std::vector<Token> all;
     std::vector<Index> ends = {0};
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-      RETNET_CUDA_REQUIRE(!texts[i].empty(), kName, "text ", i, " is empty");
-      all.insert(all.end(), texts[i].begin(), texts[i].end());
+    for (const auto& text : texts) {
+      all.insert(all.end(), text.begin(), text.end());
       ends.push_back(static_cast<Index>(all.size()));
-      for (const Token t : texts[i]) remember(i, t);
-      finished_[i] = false;
     }
     const auto width = model_.config().d_model;
     const auto scope = ctx_.workspace().scope();
     const auto h = cuda::take<T>(ctx_, std::ssize(all), width);
     model_.hidden(ctx_, Form::chunkwise(), Sequences::packed(std::span<const Index>(ends)), all,
                   &state_, h);
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      for (const Token t : texts[i]) remember(i, t);
+      finished_[i] = false;
+    }
     for (int i = 0; i < sequences(); ++i)
       RETNET_CUDA(cudaMemcpyAsync(hidden_.data() + i * width,
                                   h.row(ends[static_cast<std::size_t>(i) + 1] - 1),
