@@ -92,8 +92,7 @@ class CudaContext {
   void make_current() const {
     int current = -1;
     RETNET_CUDA(cudaGetDevice(&current));
-    if (current != device_)
-      RETNET_CUDA(cudaSetDevice(device_), cuda::concat("device ", device_));
+    if (current != device_) RETNET_CUDA(cudaSetDevice(device_), cuda::concat("device ", device_));
   }
   cudaStream_t stream() const {
     make_current();

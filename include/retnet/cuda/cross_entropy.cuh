@@ -116,8 +116,8 @@ __global__ void add_losses_kernel(const float* losses, std::int64_t rows, Device
 
 }  // namespace cuda
 
-/// Adds the summed loss of logits [R,V], in nats, to *loss on the device. When `gradient_scale` is not 0, logits become
-/// gradient_scale (softmax - onehot). Targets [R] are on the device; a negative one leaves its row out,
+/// Adds the summed loss of logits [R,V], in nats, to *loss on the device. When `gradient_scale` is
+/// not 0, logits become gradient_scale (softmax - onehot). Targets [R] are on the device; a negative one leaves its row out,
 /// whose gradient is zero.
 template <class T>
 void cross_entropy(CudaContext& ctx, const std::int32_t* targets, DeviceMatrix<T> logits,

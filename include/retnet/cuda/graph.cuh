@@ -43,9 +43,7 @@ class Graph {
         cudaGetLastError();  // the capture was broken by what threw, which is told already
       if (graph != nullptr) cudaGraphDestroy(graph);
     }
-    void end() {
-      RETNET_CUDA(cudaStreamEndCapture(std::exchange(stream, nullptr), &graph));
-    }
+    void end() { RETNET_CUDA(cudaStreamEndCapture(std::exchange(stream, nullptr), &graph)); }
 
     cudaStream_t stream;
     cudaGraph_t graph = nullptr;

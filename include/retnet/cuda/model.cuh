@@ -187,7 +187,8 @@ class CudaRetNetModel {
     auto& order = upload.order;
     order.build(tokens, config_.vocab);
     pack(sequences, upload.cu_seqlens);
-    upload.sent.send(ctx, {tokens, upload.cu_seqlens, targets, order.tokens, order.starts, order.rows});
+    upload.sent.send(
+        ctx, {tokens, upload.cu_seqlens, targets, order.tokens, order.starts, order.rows});
     const auto scope = ctx.workspace().scope();
     const DevicePass pass = make_pass(ctx, form, sequences, upload, state);
     embed(ctx, upload.sent.place(0), saved.embedded, saved.inputs[0]);
@@ -297,9 +298,9 @@ class CudaRetNetModel {
     DevicePass pass{.form = form.kind};
     const auto n = static_cast<int>(s.count());
     bool together = upload.cu_seqlens.empty();
-    pass.sequences = together
-                         ? DeviceSequences::dense(n, s[0].length)
-                         : DeviceSequences::packed(n, s.rows(), s.longest(), upload.sent.place(1));
+    pass.sequences =
+        together ? DeviceSequences::dense(n, s[0].length)
+                 : DeviceSequences::packed(n, s.rows(), s.longest(), upload.sent.place(1));
     if (state)
       for (const auto p : state->positions()) together &= p == state->positions()[0];
     stage(ctx, Stage::rows);

@@ -57,8 +57,8 @@ struct DeviceSequences {
 
 inline constexpr int kMaxDeviceHeads = 256;
 
-/// log2(gamma_h), 0 < gamma <= 1, by value, a kernel parameter: nothing to load, and known on the host, where the
-/// distance at which a head has forgotten decides how a sequence is split.
+/// log2(gamma_h), 0 < gamma <= 1, by value, a kernel parameter: nothing to load, and known on the
+/// host, where the distance at which a head has forgotten decides how a sequence is split.
 struct DeviceDecay {
   float log2_gamma[kMaxDeviceHeads] = {};
 };

@@ -196,8 +196,8 @@ inline DeviceAngles make_angles(CudaContext& ctx, const DeviceTheta& theta,
   return out;
 }
 
-/// Turns the heads of both matrices [R,heads*width] in place, in one launch, the first 2 * pairs columns of
-/// each head; `second` may be empty. `inverse` turns back: with the
+/// Turns the heads of both matrices [R,heads*width] in place, in one launch, the first 2 * pairs
+/// columns of each; `second` may be empty. `inverse` turns back: with the
 /// same scale it is the backward.
 template <class T>
 void rotate(CudaContext& ctx, const DeviceAngles& angles, const DeviceTurn<T>& first,
