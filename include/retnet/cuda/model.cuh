@@ -187,8 +187,8 @@ class CudaRetNetModel {
     auto& order = upload.order;
     order.build(tokens, config_.vocab);
     pack(sequences, upload.cu_seqlens);
-    upload.sent.send(
-        ctx, {tokens, upload.cu_seqlens, targets, order.tokens, order.starts, order.rows});
+    upload.sent.send(ctx,
+                     {tokens, upload.cu_seqlens, targets, order.tokens, order.starts, order.rows});
     const auto scope = ctx.workspace().scope();
     const DevicePass pass = make_pass(ctx, form, sequences, upload, state);
     embed(ctx, upload.sent.place(0), saved.embedded, saved.inputs[0]);
@@ -266,8 +266,8 @@ class CudaRetNetModel {
         !state || (state->sequences() == sequences.count() && state->layers() == config_.layers),
         kName, "the state holds ", state->sequences(), " sequences, tokens ", sequences.count());
     for (Index i = 0; i < sequences.count(); ++i)
-      check_end(i, sequences[i].length +
-                       (state ? state->positions()[static_cast<std::size_t>(i)] : 0));
+      check_end(
+          i, sequences[i].length + (state ? state->positions()[static_cast<std::size_t>(i)] : 0));
   }
   void check_targets(std::span<const Token> tokens, std::span<const Token> targets) const {
     RETNET_CUDA_REQUIRE(targets.size() == tokens.size(), kName, targets.size(), " targets for ",
@@ -298,9 +298,9 @@ class CudaRetNetModel {
     DevicePass pass{.form = form.kind};
     const auto n = static_cast<int>(s.count());
     bool together = upload.cu_seqlens.empty();
-    pass.sequences =
-        together ? DeviceSequences::dense(n, s[0].length)
-                 : DeviceSequences::packed(n, s.rows(), s.longest(), upload.sent.place(1));
+    pass.sequences = together
+                         ? DeviceSequences::dense(n, s[0].length)
+                         : DeviceSequences::packed(n, s.rows(), s.longest(), upload.sent.place(1));
     if (state)
       for (const auto p : state->positions()) together &= p == state->positions()[0];
     stage(ctx, Stage::rows);
