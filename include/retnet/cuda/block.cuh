@@ -85,14 +85,12 @@ class DeviceBlock {
   /// y must not be x. state [N,H,Dk,Dv] may be null.
   void forward(CudaContext& ctx, const T* w, const DevicePass& pass, In x, float* state, Out y,
                const DeviceBlockSaved<T>& s) const {
-    const auto mix = [&](In in, Out out, In z, float beta) {
-      mixer(ctx, w, pass, in, state, s, out, z, beta);
+    const auto mix = [&](Out out, In z, float beta) {
+      mixer(ctx, w, pass, state, s, out, z, beta);
     };
-    const auto feed = [&](In in, Out out, In z, float beta) {
-      feed_forward(ctx, w, in, s, out, z, beta);
-    };
-    half(ctx, w, mixer_norm_, x, x, s.mixer_aux, s.h, mix);
-    half(ctx, w, ffn_norm_, parallel() ? x : In(s.h), s.h, s.ffn_aux, y, feed);
+    const auto feed = [&](Out out, In z, float beta) { feed_forward(ctx, w, s, out, z, beta); };
+    half(ctx, w, mixer_norm_, qkvg_, s.qkvg, x, x, s.mixer_aux, s.h, mix);
+    half(ctx, w, ffn_norm_, in_, s.au, parallel() ? x : In(s.h), s.h, s.ffn_aux, y, feed);
   }
 
   /// dx is assigned and may not be dy; gradients of the weights are added to dw. `initial` is the
@@ -120,20 +118,29 @@ class DeviceBlock {
 
   // ---- the two halves ----
 
-  // y = what the residual makes of f, which is f(in, out, z, beta): out = branch + beta z.
+  // y = what the residual makes of a half: `first` projects its input, or the norm of that, and
+  // f(out, z, beta) goes on from there: out = branch + beta z.
   template <class F>
-  void half(CudaContext& ctx, const T* w, const cuda::NormPlace& norm, In x, In residual, Out aux,
-            Out y, const F& f) const {
-    const auto scope = ctx.workspace().scope();
+  void half(CudaContext& ctx, const T* w, const cuda::NormPlace& norm,
+            const cuda::Projection& first, Out projected, In x, In residual, Out aux, Out y,
+            const F& f) const {
     if (norm_first()) {
-      if (!norm) return f(x, y, residual, alpha());
-      const Out n = cuda::take<T>(ctx, x.rows, x.cols);
-      norm.forward(ctx, w, x, n);
-      return f(n, y, residual, alpha());
+      project(ctx, w, norm, first, x, projected);
+      return f(y, residual, alpha());
     }
     const bool sum_first = config_.residual == Residual::post;
-    f(x, aux, sum_first ? residual : In(), alpha());
+    first.forward(ctx, w, x, projected);
+    f(aux, sum_first ? residual : In(), alpha());
     norm.forward(ctx, w, In(aux), y, sum_first ? In() : residual, alpha());
+  }
+  void project(CudaContext& ctx, const T* w, const cuda::NormPlace& norm,
+               const cuda::Projection& first, In x, Out projected) const {
+    if (!norm) return first.forward(ctx, w, x, projected);
+    if (first.forward_of_norm(ctx, w, norm, x, In(), DeviceActivation::identity, projected)) return;
+    const auto scope = ctx.workspace().scope();
+    const Out n = cuda::take<T>(ctx, x.rows, x.cols);
+    norm.forward(ctx, w, x, n);
+    first.forward(ctx, w, In(n), projected);
   }
 
   // dx = the gradient through f and its norm, plus alpha `through`, what reaches x past f.
@@ -227,11 +234,11 @@ class DeviceBlock {
     return f;
   }
 
-  void mixer(CudaContext& ctx, const T* w, const DevicePass& pass, In x, float* state,
+  // From the projections [R, q k v g] on.
+  void mixer(CudaContext& ctx, const T* w, const DevicePass& pass, float* state,
              const DeviceBlockSaved<T>& s, Out y, In z, float beta) const {
     const auto scope = ctx.workspace().scope();
     const Windows win = windows(s.qkvg);
-    qkvg_.forward(ctx, w, x, s.qkvg);  // [R, q k v g]
     turn(ctx, pass, win, false);
     stage(ctx, Stage::retention);
     const auto in = problem(pass, win);
@@ -240,6 +247,9 @@ class DeviceBlock {
       case Form::Kind::chunkwise: retention_chunkwise<T>(ctx, in, state, state, s.o); break;
       case Form::Kind::recurrent: retention_recurrent<T>(ctx, in, state, state, s.o); break;
     }
+    if (fused() &&
+        out_.forward_of_norm(ctx, w, head_norm_, In(s.o), In(win.g), gate_activation(), y, z, beta))
+      return;
     out_.forward(ctx, w, In(finish(ctx, w, s, win.g).gated), y, z, beta);  // [R,C]
   }
 
@@ -298,13 +308,15 @@ class DeviceBlock {
   Out factor(Out au) const { return glu() ? au.columns(hidden(), hidden()) : Out(); }
   DeviceActivation activation() const { return cuda::on_device(config_.feed_forward.activation); }
 
-  void feed_forward(CudaContext& ctx, const T* w, In x, const DeviceBlockSaved<T>& s, Out y, In z,
+  // From the first projections [R, a u] on.
+  void feed_forward(CudaContext& ctx, const T* w, const DeviceBlockSaved<T>& s, Out y, In z,
                     float beta) const {
     const auto scope = ctx.workspace().scope();
-    in_.forward(ctx, w, x, s.au);  // [R, a u]
-    const Out h = cuda::take<T>(ctx, x.rows, hidden());
+    const In a = s.au.columns(0, hidden()), u = factor(s.au);
+    if (!sub_norm_ && fc2_.forward_of_gate(ctx, w, activation(), a, u, y, z, beta)) return;
+    const Out h = cuda::take<T>(ctx, a.rows, hidden());
     stage(ctx, Stage::rows);
-    retnet::gate<T>(ctx, activation(), In(s.au.columns(0, hidden())), In(factor(s.au)), h);
+    retnet::gate<T>(ctx, activation(), a, u, h);
     if (sub_norm_) sub_norm_.forward(ctx, w, In(h), h);
     fc2_.forward(ctx, w, In(h), y, z, beta);
   }

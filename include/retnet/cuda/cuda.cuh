@@ -19,6 +19,7 @@
 #include "retnet/cuda/cross_entropy.cuh"       // IWYU pragma: export
 #include "retnet/cuda/embedding.cuh"           // IWYU pragma: export
 #include "retnet/cuda/error.cuh"               // IWYU pragma: export
+#include "retnet/cuda/few_rows.cuh"            // IWYU pragma: export
 #include "retnet/cuda/graph.cuh"               // IWYU pragma: export
 #include "retnet/cuda/linear.cuh"              // IWYU pragma: export
 #include "retnet/cuda/matrix.cuh"              // IWYU pragma: export

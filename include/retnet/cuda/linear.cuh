@@ -186,33 +186,53 @@ void product(CudaContext& ctx, bool transpose_a, DeviceMatrix<const In> a, bool 
 }
 
 /// Rows that are so few that the product is a reading of the weights: generation.
-inline constexpr int kFewRows = 2;
+inline constexpr int kFewRows = 4;
+inline constexpr int kFewRowsThreads = 256;
+
+/// x of a product of few rows as it lies in memory. What a source does: make(x) lets the block write
+/// its rows, one behind the other, to shared memory.
+template <class T>
+struct PlainSource {
+  DeviceMatrix<const T> x;
+  __device__ void make(T* out) const {
+    constexpr int V = kPack<T>;
+    for (int r = 0; r < x.rows; ++r)
+      for (int k = threadIdx.x * V; k < x.cols; k += kFewRowsThreads * V) {
+        Pack<T, V> pack;
+        pack.load(x.row(r) + k);
+        pack.store(out + r * x.cols + k);
+      }
+  }
+};
 
 // A warp makes one column of y for all Rows rows: it reads a row of W once, 16 bytes a lane, the
-// first Held packs before it waits for x.
-template <class T, class Out, int Rows>
-__global__ void __launch_bounds__(256)
-    few_rows_kernel(DeviceMatrix<const T> w, const T* bias, DeviceMatrix<const T> x,
-                    DeviceMatrix<Out> y, DeviceMatrix<const Out> z, float beta) {
+// first Held packs before it waits for x, which the block makes once.
+template <class T, class Out, int Rows, class Source>
+__global__ void __launch_bounds__(kFewRowsThreads, 3)
+    few_rows_kernel(DeviceMatrix<const T> w, const T* bias, Source source, DeviceMatrix<Out> y,
+                    DeviceMatrix<const Out> z, float beta) {
+  extern __shared__ uint4 few_rows_shared[];
   constexpr int V = kPack<T>, kHeld = 8, kStep = 32 * V;
-  const std::int64_t n = blockIdx.x * std::int64_t{8} + threadIdx.x / 32;
-  const int first = static_cast<int>(threadIdx.x % 32) * V;
-  const int k_end = n < w.rows ? static_cast<int>(w.cols) : 0;
+  T* x = reinterpret_cast<T*>(few_rows_shared);
+  const std::int64_t n = blockIdx.x * std::int64_t{kFewRowsThreads / 32} + threadIdx.x / 32;
+  const int first = static_cast<int>(threadIdx.x % 32) * V, width = static_cast<int>(w.cols);
+  const int k_end = n < w.rows ? width : 0;
   const T* weights = w.row(n < w.rows ? n : 0);
   Pack<T, V> held[kHeld];
 #pragma unroll
   for (int i = 0; i < kHeld; ++i)
     if (first + i * kStep < k_end) held[i].load(weights + first + i * kStep);
   wait_for_previous_kernel();
+  source.make(x);
+  __syncthreads();
   float sum[Rows] = {};
   const auto multiply = [&](const Pack<T, V>& pack, int k) {
     float a[V];
     pack.get(a);
 #pragma unroll
     for (int r = 0; r < Rows; ++r) {
-      if (r >= x.rows) continue;
       float b[V];
-      load_floats(x.row(r) + k, b);
+      load_floats(x + r * width + k, b);
 #pragma unroll
       for (int e = 0; e < V; ++e) sum[r] = fmaf(a[e], b[e], sum[r]);
     }
@@ -228,22 +248,33 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
   for (int r = 0; r < Rows; ++r) {
     const float total = warp_sum(sum[r]);
-    if (n >= w.rows || r >= x.rows || threadIdx.x % 32 != 0) continue;
+    if (n >= w.rows || r >= y.rows || threadIdx.x % 32 != 0) continue;
     float out = total + (bias != nullptr ? to_float(bias[n]) : 0.0f);
     if (z.data != nullptr) out = fmaf(beta, to_float(z.row(r)[n]), out);
     y.row(r)[n] = from_float<Out>(out);
   }
 }
 
-/// True where that served.
-template <class T, class Out>
-bool few_rows(CudaContext& ctx, DeviceMatrix<const T> w, const T* bias, DeviceMatrix<const T> x,
+template <class T>
+bool few_rows_serve(DeviceMatrix<const T> w, std::int64_t rows) {
+  constexpr std::int64_t kMost = 40 * 1024;  // bytes of shared memory
+  const std::int64_t held = rows == 3 ? 4 : rows;
+  return rows <= kFewRows && packs(w) && held * w.cols * std::int64_t{sizeof(T)} <= kMost;
+}
+
+/// y = (what the source makes) W^T + bias + beta z, where few_rows_serve.
+template <class T, class Out, class Source>
+void few_rows(CudaContext& ctx, DeviceMatrix<const T> w, const T* bias, const Source& source,
               DeviceMatrix<Out> y, DeviceMatrix<const Out> z, float beta) {
-  if (x.rows > kFewRows || !packs(w, x)) return false;
-  const auto kernel = x.rows == 1 ? few_rows_kernel<T, Out, 1> : few_rows_kernel<T, Out, 2>;
-  const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(w.rows, 8));
-  launch(ctx, true, kernel, blocks, 256, 0, w, bias, x, y, z, beta);
-  return true;
+  const auto run = [&](auto rows) {
+    constexpr int kColumns = kFewRowsThreads / 32;
+    const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(w.rows, kColumns));
+    launch(ctx, true, few_rows_kernel<T, Out, rows(), Source>, blocks, kFewRowsThreads,
+           static_cast<std::size_t>(rows() * w.cols) * sizeof(T), w, bias, source, y, z, beta);
+  };
+  if (y.rows == 1) return run(std::integral_constant<int, 1>{});
+  if (y.rows == 2) return run(std::integral_constant<int, 2>{});
+  run(std::integral_constant<int, 4>{});
 }
 
 template <class T, class B>
@@ -313,7 +344,8 @@ void linear(CudaContext& ctx, DeviceMatrix<const T> weight, const T* bias, Devic
   RETNET_CUDA_REQUIRE(x.rows == y.rows && x.cols == weight.cols && y.cols == weight.rows,
                       "cuda::linear", x.text(), " by weights ", weight.text(), " to ", y.text());
   if (y.rows == 0 || y.cols == 0) return;
-  if (cuda::few_rows<T, Out>(ctx, weight, bias, x, y, z, z ? beta : 0.0f)) return;
+  if (cuda::few_rows_serve(weight, x.rows) && cuda::packs(x))
+    return cuda::few_rows<T, Out>(ctx, weight, bias, cuda::PlainSource<T>{x}, y, z, beta);
   const bool fused = std::is_same_v<T, Out>;
   cuda::product<T, Out>(ctx, false, x, true, weight, z ? beta : 0.0f, z, y, fused ? bias : nullptr);
   if (fused || bias == nullptr) return;

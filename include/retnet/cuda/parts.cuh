@@ -6,9 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "retnet/cuda/few_rows.cuh"
 #include "retnet/cuda/host.cuh"
-#include "retnet/cuda/linear.cuh"
-#include "retnet/cuda/norm.cuh"
 #include "retnet/cuda/stage_clock.cuh"
 
 namespace retnet {
@@ -33,6 +32,59 @@ inline Param place_of(const ParamLayout& layout, const std::string& name, bool n
   RETNET_CUDA_REQUIRE(e != nullptr || !needed, "cuda::place_of", name, " is not in the layout");
   return e != nullptr ? e->place : Param{};
 }
+
+/// A norm with its places: of a whole row, or of every head.
+class NormPlace {
+ public:
+  NormPlace() = default;
+  NormPlace(const ParamLayout& layout, const std::string& name, NormKind kind, double eps,
+            Index groups = 1, bool per_group = false)
+      : kind_(kind),
+        eps_(static_cast<float>(eps)),
+        groups_(static_cast<int>(groups)),
+        per_group_(per_group),
+        weight_(place_of(layout, name + ".weight", false)),
+        bias_(place_of(layout, name + ".bias", false)) {}
+  explicit operator bool() const { return kind_ != NormKind::none; }
+
+  template <class T>
+  DeviceNormWeights<T> weights(const T* w, DeviceActivation activation) const {
+    return {kind_ == NormKind::layer ? DeviceNorm::layer : DeviceNorm::rms,
+            eps_,
+            groups_,
+            weight_ ? w + weight_.offset : nullptr,
+            bias_ ? w + bias_.offset : nullptr,
+            per_group_,
+            activation};
+  }
+
+  /// y = norm(x) act(g) + alpha z.
+  template <class T>
+  void forward(CudaContext& ctx, const T* w, DeviceMatrix<const T> x, DeviceMatrix<T> y,
+               DeviceMatrix<const T> z = {}, float alpha = 0.0f, DeviceMatrix<const T> g = {},
+               DeviceActivation activation = DeviceActivation::swish) const {
+    stage(ctx, Stage::rows);
+    norm<T>(ctx, weights(w, activation), x, y, g, z, alpha);
+  }
+  /// grad.dx = gradient + beta z; gradients of the weights are added to dw.
+  template <class T>
+  void backward(CudaContext& ctx, const T* w, DeviceMatrix<const T> x, DeviceMatrix<const T> dy,
+                float* dw, DeviceNormGradient<T> grad, DeviceMatrix<const T> z = {},
+                float beta = 0.0f, DeviceMatrix<const T> g = {},
+                DeviceActivation activation = DeviceActivation::swish) const {
+    stage(ctx, Stage::rows);
+    if (weight_) grad.dweight = dw + weight_.offset;
+    if (bias_) grad.dbias = dw + bias_.offset;
+    norm_backward<T>(ctx, weights(w, activation), x, dy, grad, g, z, beta);
+  }
+
+ private:
+  NormKind kind_ = NormKind::none;
+  float eps_ = 0.0f;
+  int groups_ = 1;
+  bool per_group_ = false;
+  Param weight_, bias_;
+};
 
 /// Several projections of one input side by side in one matrix: q, k, v, g. Those without bias
 /// that also lie side by side in the flat buffer are one product.
@@ -59,6 +111,33 @@ class Projection {
     for (const auto& p : pieces_)
       linear<T, Out>(ctx, weight(w, p), bias(w, p), x, y.columns(p.column, p.weight.rows),
                      z.columns(p.column, p.weight.rows), beta);
+  }
+  /// y = (norm(x) act(g)) W^T + b + beta z in one kernel, for a step of generation; false: not
+  /// served, and nothing is done.
+  template <class T>
+  bool forward_of_norm(CudaContext& ctx, const T* w, const NormPlace& norm, DeviceMatrix<const T> x,
+                       DeviceMatrix<const T> g, DeviceActivation activation, DeviceMatrix<T> y,
+                       DeviceMatrix<const T> z = {}, float beta = 0.0f) const {
+    if (x.rows > kFewRows) return false;
+    for (const auto& p : pieces_)
+      if (!linear_of_norm<T, T>(ctx, weight(w, p), bias(w, p), norm.weights(w, activation), x, g,
+                                y.columns(p.column, p.weight.rows),
+                                z.columns(p.column, p.weight.rows), beta))
+        return false;
+    return true;
+  }
+  /// The same of act(a) u.
+  template <class T>
+  bool forward_of_gate(CudaContext& ctx, const T* w, DeviceActivation kind, DeviceMatrix<const T> a,
+                       DeviceMatrix<const T> u, DeviceMatrix<T> y, DeviceMatrix<const T> z,
+                       float beta) const {
+    if (a.rows > kFewRows) return false;
+    for (const auto& p : pieces_)
+      if (!linear_of_gate<T, T>(ctx, weight(w, p), bias(w, p), kind, a, u,
+                                y.columns(p.column, p.weight.rows),
+                                z.columns(p.column, p.weight.rows), beta))
+        return false;
+    return true;
   }
   /// dx = dy W + beta z.
   template <class T>
@@ -113,59 +192,6 @@ class Projection {
 
   std::vector<Piece> pieces_;
   Index width_ = 0;
-};
-
-/// A norm with its places: of a whole row, or of every head.
-class NormPlace {
- public:
-  NormPlace() = default;
-  NormPlace(const ParamLayout& layout, const std::string& name, NormKind kind, double eps,
-            Index groups = 1, bool per_group = false)
-      : kind_(kind),
-        eps_(static_cast<float>(eps)),
-        groups_(static_cast<int>(groups)),
-        per_group_(per_group),
-        weight_(place_of(layout, name + ".weight", false)),
-        bias_(place_of(layout, name + ".bias", false)) {}
-  explicit operator bool() const { return kind_ != NormKind::none; }
-
-  /// y = norm(x) act(g) + alpha z.
-  template <class T>
-  void forward(CudaContext& ctx, const T* w, DeviceMatrix<const T> x, DeviceMatrix<T> y,
-               DeviceMatrix<const T> z = {}, float alpha = 0.0f, DeviceMatrix<const T> g = {},
-               DeviceActivation activation = DeviceActivation::swish) const {
-    stage(ctx, Stage::rows);
-    norm<T>(ctx, weights(w, activation), x, y, g, z, alpha);
-  }
-  /// grad.dx = gradient + beta z; gradients of the weights are added to dw.
-  template <class T>
-  void backward(CudaContext& ctx, const T* w, DeviceMatrix<const T> x, DeviceMatrix<const T> dy,
-                float* dw, DeviceNormGradient<T> grad, DeviceMatrix<const T> z = {},
-                float beta = 0.0f, DeviceMatrix<const T> g = {},
-                DeviceActivation activation = DeviceActivation::swish) const {
-    stage(ctx, Stage::rows);
-    if (weight_) grad.dweight = dw + weight_.offset;
-    if (bias_) grad.dbias = dw + bias_.offset;
-    norm_backward<T>(ctx, weights(w, activation), x, dy, grad, g, z, beta);
-  }
-
- private:
-  template <class T>
-  DeviceNormWeights<T> weights(const T* w, DeviceActivation activation) const {
-    return {kind_ == NormKind::layer ? DeviceNorm::layer : DeviceNorm::rms,
-            eps_,
-            groups_,
-            weight_ ? w + weight_.offset : nullptr,
-            bias_ ? w + bias_.offset : nullptr,
-            per_group_,
-            activation};
-  }
-
-  NormKind kind_ = NormKind::none;
-  float eps_ = 0.0f;
-  int groups_ = 1;
-  bool per_group_ = false;
-  Param weight_, bias_;
 };
 
 /// Matrices of one number of rows, one behind the other in device memory, 256-byte aligned.
