@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Builds bench_cuda with nvcc alone, runs it and its peers on the GPU that is there, and writes tables; where Eigen is
-# found, also whole training steps:
+# found, also those of whole models, which train and generate:
 #
 #   bench/run_cuda.sh           everything; a minute to build, one to measure, two for the peers
 #   bench/run_cuda.sh --quick   the first shapes only
 #   --no-peers                  without bench/peers/torch_cuda.py
-#   --programs <folder>         of a bench_cuda and train_380m that are built already
+#   --programs <folder>         of these programs, built already
 #   --peers <file>              rows that torch_cuda.py wrote before, on this machine
 #   --out <folder>              of the results; default: bench/results/<name of the device>
 #
@@ -49,18 +49,20 @@ if [ -z "$programs" ]; then
   mkdir -p "$programs"
   waiting=""
   for source in "$root"/bench/cuda/*.cu; do
-    [ "${source##*/}" != train_380m.cu ] || continue
+    case "$source" in *_380m.cu) continue ;; esac
     # shellcheck disable=SC2086 # a command and its arguments
     $nvcc -c "$source" -o "$programs/$(basename "$source" .cu).o" &
     waiting="$waiting $!"
   done
   eigen=$(pkg-config --cflags eigen3 2>/dev/null || { [ -d /usr/include/eigen3 ] && echo -I/usr/include/eigen3; } || :)
   if [ -n "$eigen" ]; then
-    # shellcheck disable=SC2086
-    $nvcc $eigen "$root/bench/cuda/train_380m.cu" -lcublasLt -o "$programs/train_380m" &
-    waiting="$waiting $!"
+    for name in train_380m generate_380m; do
+      # shellcheck disable=SC2086
+      $nvcc $eigen "$root/bench/cuda/$name.cu" -lcublasLt -o "$programs/$name" &
+      waiting="$waiting $!"
+    done
   else
-    say "Eigen was not found: no training steps."
+    say "Eigen was not found: no whole model."
   fi
   for process in $waiting; do wait "$process" || die "a program does not build."; done
   # shellcheck disable=SC2086
@@ -87,10 +89,11 @@ set -- --out="$out" --title="$device, $(date -u +%Y-%m-%d)"
   printf '\nDriver %s. Command: `%s`.' "$driver" "$command"
   [ ! -f "$out/peers.log" ] || printf ' Peers: %s.' "$(sed -n 1p "$out/peers.log")"
   printf '\n'
-  if [ -x "$programs/train_380m" ]; then
-    printf '\n## training steps of a 380M model\n\n```\n'
-    "$programs/train_380m"
+  for name in train_380m generate_380m; do
+    [ -x "$programs/$name" ] || continue
+    printf '\n## %s\n\n```\n' "$name"
+    "$programs/$name"
     printf '```\n'
-  fi
+  done
 } >>"$out/README.md"
 say "results are in $out"

@@ -70,16 +70,20 @@ std::string rate(double bytes, double ms, const Limits& limits) {
 void add_decode(CudaContext& ctx, const Limits& limits, Report& report) {
   for (const int batch : {1, 16, 64, 256}) {
     if (report.quick && batch > 64) break;
-    const std::string shape = retnet::cuda::concat(batch, ",", kHeads, ",", kKeyDim, ",", kValueDim);
+    const std::string shape =
+        retnet::cuda::concat(batch, ",", kHeads, ",", kKeyDim, ",", kValueDim);
     if (!report.wants("step " + shape) && !report.wants("deferred step " + shape)) continue;
     Layers layers(ctx, batch, 1);
-    const double bytes = 8.0 * static_cast<double>(layers.state_size), floor = bytes / limits.bytes_per_ms;
+    const double bytes = 8.0 * static_cast<double>(layers.state_size),
+                 floor = bytes / limits.bytes_per_ms;
     const auto add = [&](const std::string& name, int steps, int tokens, auto&& step) {
       if (!report.wants(name)) return;
-      const double ms = graph_ms(ctx, [&] {
-        for (int i = 0; i < steps; ++i)
-          for (int layer = 0; layer < layers.count; ++layer) step(layer);
-      }) / (steps * layers.count * tokens);
+      const double ms = graph_ms(ctx,
+                                 [&] {
+                                   for (int i = 0; i < steps; ++i)
+                                     for (int layer = 0; layer < layers.count; ++layer) step(layer);
+                                 }) /
+                        (steps * layers.count * tokens);
       report.add({"decode", name, ms, floor, rate(bytes, ms, limits)});
     };
     add("step " + shape, 4, 1, [&](int layer) {
@@ -91,9 +95,10 @@ void add_decode(CudaContext& ctx, const Limits& limits, Report& report) {
     });
     for (const int tokens : {4, 8}) {
       Layers several(ctx, batch, tokens);
-      add(retnet::cuda::concat("step of ", tokens, " tokens, each, ", shape), 4, tokens, [&](int layer) {
-        retention_recurrent_step(ctx, several.in, layers.state(layer), several.output());
-      });
+      add(retnet::cuda::concat("step of ", tokens, " tokens, each, ", shape), 4, tokens,
+          [&](int layer) {
+            retention_recurrent_step(ctx, several.in, layers.state(layer), several.output());
+          });
     }
   }
 }

@@ -19,20 +19,22 @@ Limits measure_limits(CudaContext& ctx) {
   Limits limits;
   {
     constexpr std::int64_t kBytes = std::int64_t{1} << 31;
-    auto from = bench::random_buffer<float>(ctx, kBytes / 4, 1), to = DeviceBuffer<float>(kBytes / 4);
+    auto from = bench::random_buffer<float>(ctx, kBytes / 4, 1),
+         to = DeviceBuffer<float>(kBytes / 4);
     limits.bytes_per_ms = 2.0 * kBytes / bench::median_ms(ctx, 1, [&](int) {
-      RETNET_CUDA(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice,
-                                  ctx.stream()));
-    });
+                            RETNET_CUDA(cudaMemcpyAsync(to.data(), from.data(), kBytes,
+                                                        cudaMemcpyDeviceToDevice, ctx.stream()));
+                          });
   }
   constexpr std::int64_t n = 8192;
   auto a = bench::random_buffer<Bf16>(ctx, n * n, 2), b = bench::random_buffer<Bf16>(ctx, n * n, 3);
   DeviceBuffer<Bf16> c(n * n);
   using Matrix = retnet::DeviceMatrix<Bf16>;
-  limits.flops_per_ms = 2.0 * n * n * n / bench::median_ms(ctx, 1, [&](int) {
-    retnet::linear<Bf16, Bf16>(ctx, Matrix(a.data(), n, n), nullptr, Matrix(b.data(), n, n),
-                               Matrix(c.data(), n, n));
-  });
+  limits.flops_per_ms =
+      2.0 * n * n * n / bench::median_ms(ctx, 1, [&](int) {
+        retnet::linear<Bf16, Bf16>(ctx, Matrix(a.data(), n, n), nullptr, Matrix(b.data(), n, n),
+                                   Matrix(c.data(), n, n));
+      });
   return limits;
 }
 

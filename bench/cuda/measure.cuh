@@ -30,7 +30,8 @@ __global__ void fill_kernel(T* out, std::int64_t n, unsigned stream, float devia
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     z ^= z >> 31;
     float sum = -2.f;
-    for (int part = 0; part < 4; ++part) sum += static_cast<float>((z >> 16 * part) & 0xFFFF) / 65536.f;
+    for (int part = 0; part < 4; ++part)
+      sum += static_cast<float>((z >> 16 * part) & 0xFFFF) / 65536.f;
     out[i] = retnet::cuda::from_float<T>(sum * deviation * 1.7320508f);
   }
 }
@@ -52,7 +53,8 @@ class Event {
 
 template <class T>
 void fill_random(CudaContext& ctx, T* out, std::int64_t n, unsigned stream, float deviation = 1.f) {
-  detail::fill_kernel<<<8 * ctx.multiprocessors(), 256, 0, ctx.stream()>>>(out, n, stream, deviation);
+  detail::fill_kernel<<<8 * ctx.multiprocessors(), 256, 0, ctx.stream()>>>(out, n, stream,
+                                                                           deviation);
   RETNET_CUDA_LAUNCHED("fill_kernel", retnet::cuda::concat(n));
 }
 template <class T>

@@ -71,7 +71,8 @@ class Report {
 
  private:
   std::string title(const std::string& table) const {
-    std::string out = "\n## " + table + "\n\n| | ms | floor ms | of the floor |", rule = "|---|---|---|---|";
+    std::string out = "\n## " + table + "\n\n| | ms | floor ms | of the floor |",
+                rule = "|---|---|---|---|";
     for (const auto& who : order_) out += " " + who + " ms (times ours) |", rule += "---|";
     return out + " |\n" + rule + "---|\n";
   }

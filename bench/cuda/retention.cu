@@ -37,7 +37,8 @@ struct Set {
 
   Set(CudaContext& ctx, const Shape& s, unsigned stream)
       : q(random_buffer<Bf16>(ctx, s.keys(), stream)),
-        k(random_buffer<Bf16>(ctx, s.keys(), stream + 1, 1.f / std::sqrt(static_cast<float>(s.key_dim)))),
+        k(random_buffer<Bf16>(ctx, s.keys(), stream + 1,
+                              1.f / std::sqrt(static_cast<float>(s.key_dim)))),
         v(random_buffer<Bf16>(ctx, s.values(), stream + 2)),
         o(s.values()),
         d_o(random_buffer<Bf16>(ctx, s.values(), stream + 3)),
@@ -52,7 +53,8 @@ struct Set {
     for (int h = 0; h < s.heads; ++h)
       in.decay.log2_gamma[h] = static_cast<float>(std::log1p(-std::exp2(-5.0 - h)) / std::log(2.0));
     in.sequences = retnet::DeviceSequences::dense(s.batch, s.tokens);
-    grad.dq = {dq.data(), key_row}, grad.dk = {dk.data(), key_row}, grad.dv = {dv.data(), value_row};
+    grad.dq = {dq.data(), key_row}, grad.dk = {dk.data(), key_row},
+    grad.dv = {dv.data(), value_row};
   }
   void forward(CudaContext& ctx) {
     retention_chunkwise<Bf16>(ctx, in, nullptr, nullptr, {o.data(), in.v.stride});
@@ -83,7 +85,8 @@ void add_retention(CudaContext& ctx, const Limits& limits, Report& report) {
       ctx.trace = &paths;
       run(sets[0]);
       ctx.trace = nullptr;
-      const double ms = median_ms(ctx, count, [&](int i) { run(sets[static_cast<std::size_t>(i)]); });
+      const double ms =
+          median_ms(ctx, count, [&](int i) { run(sets[static_cast<std::size_t>(i)]); });
       report.add({"retention", name, ms, floor_ms, paths.empty() ? "" : paths.back()});
     };
     add(forward, floor, [&](Set& set) { set.forward(ctx); });

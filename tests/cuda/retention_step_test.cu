@@ -17,11 +17,12 @@ constexpr double kTolerance = sizeof(T) == 2 ? 3.5e-3 : 1e-5;
 
 /// Whole vectors of 16 bytes and not, few heads and many, and a state wider than a block.
 std::vector<RetentionCase> decode_cases() {
-  return {{2, 21, 4, 2, 64, 64},     {1, 9, 8, 8, 256, 512},        {3, 5, 2, 2, 17, 43},
-          {17, 3, 4, 4, 70, 512},    {1, 40, 2, 1, 160, 432},       {2, 33, 4, 1, 20, 6},
-          {22, 7, 4, 2, 33, 320},    {2, 12, 3, 3, 300, 32, Gate::mild},
-          {1, 6, 1, 1, 1100, 8},     {35, 6, 4, 4, 20, 132, Gate::strong},
-          {1, 3, 1, 1, 1, 1},        {1, 18, 2, 2, 128, 128, Gate::mild, false}};
+  return {{2, 21, 4, 2, 64, 64},   {1, 9, 8, 8, 256, 512},
+          {3, 5, 2, 2, 17, 43},    {17, 3, 4, 4, 70, 512},
+          {1, 40, 2, 1, 160, 432}, {2, 33, 4, 1, 20, 6},
+          {22, 7, 4, 2, 33, 320},  {2, 12, 3, 3, 300, 32, Gate::mild},
+          {1, 6, 1, 1, 1100, 8},   {35, 6, 4, 4, 20, 132, Gate::strong},
+          {1, 3, 1, 1, 1, 1},      {1, 18, 2, 2, 128, 128, Gate::mild, false}};
 }
 
 /// Rows t, t + length, t + 2 length, ...: token t of every sequence.
@@ -50,8 +51,7 @@ class Pending {
     RETNET_CUDA(cudaMemset(keys_.data(), 0xFF, sizeof(T) * keys_.size()));
     RETNET_CUDA(cudaMemset(values_.data(), 0xFF, sizeof(T) * values_.size()));
     RETNET_CUDA(cudaDeviceSynchronize());
-    tokens = {window,         keys_.data(),   values_.data(),
-              decay_.data(), counts_.data(), arrived_.data()};
+    tokens = {window, keys_.data(), values_.data(), decay_.data(), counts_.data(), arrived_.data()};
   }
   std::vector<std::int32_t> counts() const { return counts_.to_host(); }
 
@@ -87,7 +87,9 @@ class DecodeOnDevice : public DeviceTest {
     RetentionExpected expected;
 
     explicit Known(const RetentionCase& given)
-        : c(given), numbers(rounded<T>(random_numbers(c, 3))), expected(expected_forward(c, numbers)) {}
+        : c(given),
+          numbers(rounded<T>(random_numbers(c, 3))),
+          expected(expected_forward(c, numbers)) {}
   };
   /// The same on the device, before and after.
   struct Run {
@@ -101,8 +103,8 @@ class DecodeOnDevice : public DeviceTest {
         : known(given),
           c(known.c),
           problem(c, known.numbers, gap),
-          states(on_device(c.with_state ? known.numbers.state
-                                        : std::vector<double>(c.states(), 0.0))),
+          states(
+              on_device(c.with_state ? known.numbers.state : std::vector<double>(c.states(), 0.0))),
           o(c.rows(), c.heads * c.value_dim, gap) {}
     DeviceRetention<T>& input() { return problem.input(); }
     DeviceRows<T> output() { return o; }
@@ -111,7 +113,8 @@ class DecodeOnDevice : public DeviceTest {
   void expect(const Run& run, const std::string& what) {
     this->ctx().synchronize();
     EXPECT_LT(relative_rms(run.o.values(), run.known.expected.o), kTolerance<T>) << what << run.c;
-    EXPECT_LT(relative_rms(on_host(run.states), run.known.expected.state), kTolerance<T>) << what << run.c;
+    EXPECT_LT(relative_rms(on_host(run.states), run.known.expected.state), kTolerance<T>)
+        << what << run.c;
   }
   void settle(Run& run, Pending<T>& pending) {
     settle_pending(this->ctx(), pending.tokens, run.c.sequences(), run.c.heads, run.c.key_dim,
@@ -190,7 +193,8 @@ TYPED_TEST(DecodeOnDevice, ReplayOfAGraphEqualsLaunches) {
       Pending<TypeParam> pending(run.input(), kWindow);
       const auto step = [&] {
         if (deferred)
-          retention_deferred(this->ctx(), run.input(), pending.tokens, run.states.data(), run.output());
+          retention_deferred(this->ctx(), run.input(), pending.tokens, run.states.data(),
+                             run.output());
         else
           retention_recurrent_step(this->ctx(), run.input(), run.states.data(), run.output());
       };

@@ -43,7 +43,8 @@ struct PendingMemory {
   float* sums;            // [warps,columns], where keys and values were
 
   static std::int64_t bytes(int dk, int window) {
-    const std::int64_t inputs = (window + 1) * std::int64_t{round_up(dk, Walk::batch) + Walk::columns} *
+    const std::int64_t inputs = (window + 1) *
+                                std::int64_t{round_up(dk, Walk::batch) + Walk::columns} *
                                 static_cast<std::int64_t>(sizeof(T));
     const std::int64_t sums = Walk::warps * Walk::columns * 4;
     return 4 * (2 * round_up(kSlots, 4) + round_up(dk, Walk::batch)) +
@@ -74,7 +75,8 @@ __device__ void copy_slots(const T* from, std::int64_t stride, T* to, int to_str
       *target = *source;
     } else {
       const auto address = static_cast<unsigned>(__cvta_generic_to_shared(target));
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(source)
+                   : "memory");
     }
   }
 }
@@ -135,8 +137,7 @@ struct PendingHead {
     for (int j = static_cast<int>(threadIdx.x) / 32; j < tokens; j += Walk::warps) {
       const T* key = memory.keys + slot_of(j) * key_stride();
       float dot = 0.f;
-      for (int d = lane; d < place.dk; d += 32)
-        dot = fmaf(memory.query[d], to_float(key[d]), dot);
+      for (int d = lane; d < place.dk; d += 32) dot = fmaf(memory.query[d], to_float(key[d]), dot);
       dot = warp_sum(dot);
       if (lane == 0) memory.weight[j] = memory.decay[slot_of(j)] * dot;
     }
@@ -146,7 +147,8 @@ struct PendingHead {
   __device__ void append() const {
     const std::int64_t at = slot + tokens - 1;
     for (int c = static_cast<int>(threadIdx.x); c < columns(); c += Walk::threads)
-      all.values[at * place.dv + first_column() + c] = memory.values[all.window * Walk::columns + c];
+      all.values[at * place.dv + first_column() + c] =
+          memory.values[all.window * Walk::columns + c];
     if (place.tile > 0) return;
     for (int d = static_cast<int>(threadIdx.x); d < place.dk; d += Walk::threads)
       all.keys[at * place.dk + d] = memory.keys[all.window * key_stride() + d];
@@ -207,17 +209,17 @@ __global__ void __launch_bounds__(Walk::threads, Walk::blocks)
     retention_deferred_kernel(const __grid_constant__ DeviceRetention<T> in, std::int64_t token,
                               const __grid_constant__ DevicePendingTokens<T> pending, float* states,
                               DeviceRows<T> o) {
-  extern __shared__ float4 shared[];
+  extern __shared__ float4 walk_memory[];
   wait_for_previous_kernel();
   const StatePlace<Walk> place(in.heads, in.key_dim, in.value_dim);
   if (token >= in.sequences.length_of(place.sequence)) return;
   const int h = place.head, dk = place.dk, dv = place.dv, kv_head = h / in.group();
   const std::int64_t row = in.sequences.first(place.sequence) + token;
-  const PendingMemory<T, Walk> memory(shared, dk, pending.window);
+  const PendingMemory<T, Walk> memory(walk_memory, dk, pending.window);
   PendingHead<T, Walk> head{pending, place, memory, std::int64_t{place.task} * pending.window};
 
   head.copy();  // a part of the ring's first batch, as far as waiting is concerned
-  StateRing<Walk> ring(states, place, shared);
+  StateRing<Walk> ring(states, place, walk_memory);
   const T* query = in.q.row(row) + h * dk;
   for (int d = static_cast<int>(threadIdx.x); d < round_up(dk, Walk::batch); d += Walk::threads)
     memory.query[d] = d < dk ? to_float(query[d]) : 0.f;
@@ -260,14 +262,14 @@ template <class T, class Walk>
 __global__ void __launch_bounds__(Walk::threads, Walk::blocks)
     settle_pending_kernel(const __grid_constant__ DevicePendingTokens<T> pending, int heads, int dk,
                           int dv, float* states) {
-  extern __shared__ float4 shared[];
+  extern __shared__ float4 walk_memory[];
   wait_for_previous_kernel();
   const StatePlace<Walk> place(heads, dk, dv);
   if (pending.counts[place.sequence] == 0) return;
-  const PendingMemory<T, Walk> memory(shared, dk, pending.window);
+  const PendingMemory<T, Walk> memory(walk_memory, dk, pending.window);
   PendingHead<T, Walk> head{pending, place, memory, std::int64_t{place.task} * pending.window};
   head.copy();
-  StateRing<Walk> ring(states, place, shared);
+  StateRing<Walk> ring(states, place, walk_memory);
   const float keep = head.count(0, 0.f);
   ring.wait();
   __syncthreads();
@@ -303,13 +305,14 @@ void retention_deferred(CudaContext& ctx, const DeviceRetention<T>& in,
   RETNET_CUDA_REQUIRE(states != nullptr && o, kWhere, "states or o is null");
   ctx.note("retention_recurrent: deferred writes");
   const int tasks = in.sequences.count * in.heads;
-  cuda::choose_walk<cuda::StateWalk<32, 4, 4, 2, 4>>(ctx, tasks, in.value_dim, {states}, [&](auto chosen) {
-    using Walk = decltype(chosen);
-    const std::int64_t shared = cuda::PendingMemory<T, Walk>::bytes(in.key_dim, pending.window);
-    for (std::int64_t t = 0; t < in.sequences.length; ++t)
-      cuda::launch_walk<Walk>(ctx, cuda::retention_deferred_kernel<T, Walk>, tasks, in.value_dim,
-                              shared, in, t, pending, states, o);
-  });
+  cuda::choose_walk<cuda::StateWalk<32, 4, 4, 2, 4>>(
+      ctx, tasks, in.value_dim, {states}, [&](auto chosen) {
+        using Walk = decltype(chosen);
+        const std::int64_t shared = cuda::PendingMemory<T, Walk>::bytes(in.key_dim, pending.window);
+        for (std::int64_t t = 0; t < in.sequences.length; ++t)
+          cuda::launch_walk<Walk>(ctx, cuda::retention_deferred_kernel<T, Walk>, tasks,
+                                  in.value_dim, shared, in, t, pending, states, o);
+      });
 }
 
 /// The states with all pending tokens in them; none are pending afterwards.
@@ -325,8 +328,8 @@ void settle_pending(CudaContext& ctx, const DevicePendingTokens<T>& pending, int
   cuda::choose_walk<cuda::StateWalk<32, 4, 4, 2, 4>>(ctx, tasks, dv, {states}, [&](auto chosen) {
     using Walk = decltype(chosen);
     cuda::launch_walk<Walk>(ctx, cuda::settle_pending_kernel<T, Walk>, tasks, dv,
-                            cuda::PendingMemory<T, Walk>::bytes(dk, pending.window), pending, heads, dk,
-                            dv, states);
+                            cuda::PendingMemory<T, Walk>::bytes(dk, pending.window), pending, heads,
+                            dk, dv, states);
   });
 }
 

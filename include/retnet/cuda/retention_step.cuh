@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(Walk::threads, ceil_div(Walk::blocks, Tokens =
                           const float* from, float* to, DeviceRows<T> o) {
   extern __shared__ float4 walk_memory[];
   const int rows = round_up(in.key_dim, Walk::batch);
-  // [Tokens][rows] {q,k}
+  // [rows][Tokens] {q,k}
   auto* query_key = reinterpret_cast<float2*>(walk_memory + Walk::ring_bytes / 16);
   wait_for_previous_kernel();
   const StatePlace<Walk> place(in.heads, in.key_dim, in.value_dim);
@@ -42,8 +42,8 @@ __global__ void __launch_bounds__(Walk::threads, ceil_div(Walk::blocks, Tokens =
   for (int t = 0; t < Tokens; ++t) {
     for (int d = static_cast<int>(threadIdx.x); d < rows; d += Walk::threads) {
       const bool there = d < dk && t < tokens;
-      query_key[t * rows + d] = {there ? to_float(in.q.row(row + t)[h * dk + d]) : 0.f,
-                                 there ? to_float(in.k.row(row + t)[kv_head * dk + d]) : 0.f};
+      query_key[d * Tokens + t] = {there ? to_float(in.q.row(row + t)[h * dk + d]) : 0.f,
+                                   there ? to_float(in.k.row(row + t)[kv_head * dk + d]) : 0.f};
     }
   }
   float decay[Tokens], v[Tokens][Walk::pack], sum[Tokens][Walk::pack] = {};
@@ -62,14 +62,14 @@ __global__ void __launch_bounds__(Walk::threads, ceil_div(Walk::blocks, Tokens =
     StateRows<Walk> s;
     ring.take(s);
 #pragma unroll
-    for (int t = 0; t < Tokens; ++t) {
-      const auto qk = load_vector<float2, Walk::rows>(query_key + t * rows + place.row(d, 0));
+    for (int i = 0; i < Walk::rows; ++i) {
+      const auto qk = load_vector<float2, Tokens>(query_key + place.row(d, i) * Tokens);
 #pragma unroll
-      for (int i = 0; i < Walk::rows; ++i) {
+      for (int t = 0; t < Tokens; ++t) {
 #pragma unroll
         for (int c = 0; c < Walk::pack; ++c) {
-          s[i].at[c] = fmaf(decay[t], s[i].at[c], qk.at[i].y * v[t][c]);
-          sum[t][c] = fmaf(qk.at[i].x, s[i].at[c], sum[t][c]);
+          s[i].at[c] = fmaf(decay[t], s[i].at[c], qk.at[t].y * v[t][c]);
+          sum[t][c] = fmaf(qk.at[t].x, s[i].at[c], sum[t][c]);
         }
       }
     }
