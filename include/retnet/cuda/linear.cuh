@@ -186,7 +186,7 @@ void product(CudaContext& ctx, bool transpose_a, DeviceMatrix<const In> a, bool 
 }
 
 /// Rows that are so few that the product is a reading of the weights: generation.
-inline constexpr int kFewRows = 4;
+inline constexpr int kFewRows = 2;
 inline constexpr int kFewRowsThreads = 256;
 
 /// x of a product of few rows as it lies in memory. What a source does: make(x) lets the block write
@@ -258,8 +258,7 @@ __global__ void __launch_bounds__(kFewRowsThreads, 3)
 template <class T>
 bool few_rows_serve(DeviceMatrix<const T> w, std::int64_t rows) {
   constexpr std::int64_t kMost = 40 * 1024;  // bytes of shared memory
-  const std::int64_t held = rows == 3 ? 4 : rows;
-  return rows <= kFewRows && packs(w) && held * w.cols * std::int64_t{sizeof(T)} <= kMost;
+  return rows <= kFewRows && packs(w) && rows * w.cols * std::int64_t{sizeof(T)} <= kMost;
 }
 
 /// y = (what the source makes) W^T + bias + beta z, where few_rows_serve.
@@ -273,8 +272,7 @@ void few_rows(CudaContext& ctx, DeviceMatrix<const T> w, const T* bias, const So
            static_cast<std::size_t>(rows() * w.cols) * sizeof(T), w, bias, source, y, z, beta);
   };
   if (y.rows == 1) return run(std::integral_constant<int, 1>{});
-  if (y.rows == 2) return run(std::integral_constant<int, 2>{});
-  run(std::integral_constant<int, 4>{});
+  run(std::integral_constant<int, kFewRows>{});
 }
 
 template <class T, class B>
