@@ -152,27 +152,6 @@ TYPED_TEST(RetentionOnDevice, AnyGamma) {
   }
 }
 
-TYPED_TEST(RetentionOnDevice, AGateMayForgetEverything) {
-  const RetentionCase c{1, 200, 3, 3, 64, 64, Gate::mild};
-  auto expected = rounded<TypeParam>(random_numbers(c, 9)), given = expected;
-  const auto forget = [&](int token, int head, double log_gate) {
-    given.log_gate[static_cast<std::size_t>(token * c.heads + head)] = log_gate;
-    expected.log_gate[static_cast<std::size_t>(token * c.heads + head)] = -1e3;
-  };
-  for (const int token : {0, 5, 64, 127, 130, 199}) forget(token, 0, -HUGE_VAL);
-  for (const int token : {6, 70, 71}) forget(token, 1, -1e9);
-  RetentionCase bar = c;
-  bar.gate = Gate::strong;
-  DeviceProblem<TypeParam> problem(c, given, 8);
-  for (const bool portable : {true, false}) {
-    this->ctx().portable_only = portable;
-    for (const auto form : kForms)
-      this->expect_forward(problem.forward(this->ctx(), form), expected_forward(c, expected),
-                           "forgetting");
-    this->expect_gradients(problem.backward(this->ctx()), expected_backward(c, expected), bar);
-  }
-}
-
 TYPED_TEST(RetentionOnDevice, SameBitsEveryTime) {
   const RetentionCase c{2, 200, 4, 2, 64, 128};
   const auto numbers = rounded<TypeParam>(random_numbers(c, 6));

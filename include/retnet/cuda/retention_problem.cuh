@@ -73,7 +73,7 @@ struct DeviceRetention {
   int key_dim = 0;
   int value_dim = 0;
   DeviceDecay decay;
-  // [R,H], natural logarithm, at most 0; -infinity forgets everything. Empty: the decay is fixed
+  // [R,H], natural logarithm, finite, at most 0; -200 forgets everything. Empty: the decay is fixed
   DeviceRows<const float> log_gate;
   DeviceSequences sequences;
 

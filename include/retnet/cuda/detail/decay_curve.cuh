@@ -69,15 +69,13 @@ __global__ void __launch_bounds__(Threads)
   const int s = static_cast<int>(blockIdx.x) / heads, h = static_cast<int>(blockIdx.x) % heads;
   const std::int64_t first = sequences.first(s), length = sequences.length_of(s);
   constexpr double kLog2E = 1.4426950408889634;
-  constexpr double kForgotten = -160.0;  // 2^ of it is 0 in float; sums stay numbers and exact enough
   double sum = 0.0;
   for (std::int64_t c = 0; c < length; c += Threads) {
     const std::int64_t n = c + threadIdx.x;
-    const double gate = n < length ? static_cast<double>(log_gate.row(first + n)[h]) : 0.0;
-    const double x = fmax(gate * kLog2E, kForgotten);
+    const double x = n < length ? static_cast<double>(log_gate.row(first + n)[h]) : 0.0;
     double total;
     const double up_to_here = sum + block_scan<Threads>(x, scratch, total);
-    if (n < length) prefix[(first + n) * heads + h] = split_double(up_to_here);
+    if (n < length) prefix[(first + n) * heads + h] = split_double(up_to_here * kLog2E);
     sum += total;
   }
 }
