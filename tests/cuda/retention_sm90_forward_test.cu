@@ -49,15 +49,13 @@ TYPED_TEST_SUITE(RetentionOnHopper, Types);
 
 TYPED_TEST(RetentionOnHopper, EverySizeAndLength) {
   int turn = 0;
-  for (const auto [key_dim, value_dim] : {std::pair{64, 64},
-                                          {64, 128},
-                                          {128, 64},
-                                          {128, 128},
-                                          {128, 192},
-                                          {128, 256},
-                                          {256, 64},
-                                          {256, 256},
-                                          {256, 512}})
+  for (const auto& [key_dim, value_dim] : {std::pair{64, 64},
+                                           {64, 128},
+                                           {64, 192},
+                                           {128, 128},
+                                           {128, 256},
+                                           {256, 256},
+                                           {256, 512}})
     for (const int tokens : {1, 63, 64, 65, 200}) {
       RetentionCase c{2, tokens, 4, turn % 3 == 0 ? 2 : 4, key_dim, value_dim};
       c.with_state = turn % 2 == 0;
