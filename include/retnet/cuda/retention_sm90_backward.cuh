@@ -4,6 +4,7 @@
 #pragma once
 
 #include "retnet/cuda/detail/sm90_backward_pass.cuh"
+#include "retnet/cuda/detail/sm90_serves.cuh"
 
 namespace retnet::cuda {
 
@@ -20,12 +21,6 @@ bool with_head_size(int key_dim, int value_dim, Launch launch) {
   if (is(256, 256)) return launch.template operator()<256, 256>(), true;
   if (is(256, 512)) return launch.template operator()<256, 512>(), true;
   return false;
-}
-
-/// Bulk copies want addresses and distances that are multiples of 16 bytes.
-template <class T>
-bool copyable(DeviceRows<T> rows) {
-  return reinterpret_cast<std::uintptr_t>(rows.data) % 16 == 0 && rows.stride % 8 == 0;
 }
 
 template <class T>
@@ -107,11 +102,11 @@ bool sm90_backward_serves(const CudaContext& ctx, const DeviceRetention<T>& in,
   if constexpr (sizeof(T) != 2) {
     return false;
   } else {
-    using sm90_backward::copyable;
-    return ctx.hopper() && !ctx.portable_only && compiled_for_sm90a() && !in.log_gate &&
-           !grad.dlog_decay && in.heads == in.kv_heads && copyable(in.q) && copyable(in.k) &&
-           copyable(in.v) && copyable(d_o) && copyable(grad.dq) && copyable(grad.dk) &&
-           copyable(grad.dv) && in.sequences.rows < (std::int64_t{1} << 31) &&
+    return sm90_context_serves(ctx) && !in.log_gate && !grad.dlog_decay &&
+           in.heads == in.kv_heads && sm90_rows_serve(in.q) && sm90_rows_serve(in.k) &&
+           sm90_rows_serve(in.v) && sm90_rows_serve(d_o) && sm90_rows_serve(grad.dq) &&
+           sm90_rows_serve(grad.dk) && sm90_rows_serve(grad.dv) &&
+           in.sequences.rows < (std::int64_t{1} << 31) &&
            sm90_backward::with_head_size(in.key_dim, in.value_dim, [&]<int, int>() {});
   }
 }

@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "retnet/cuda/detail/sm90_serves.cuh"
 #include "retnet/cuda/device.cuh"
 #include "retnet/cuda/ptx.cuh"
 #include "retnet/cuda/retention_problem.cuh"
@@ -699,11 +700,6 @@ void sm90_forward_sized(CudaContext& ctx, const DeviceRetention<T>& in, const fl
     sm90_forward_launch<Sm90Forward<T, kDk, kDv, Sm90Pass::fixed>>(ctx, in, a, o);
 }
 
-template <class T>
-bool sm90_rows_serve(DeviceRows<T> x) {
-  return x.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0;
-}
-
 /// True where retention_sm90_forward computes this problem: a Hopper device, 16-bit types, sizes in
 /// tiles, rows that the copy engine can address, no growing state.
 template <class T>
@@ -711,9 +707,7 @@ bool sm90_forward_serves(const CudaContext& ctx, const DeviceRetention<T>& in, D
   if constexpr (sizeof(T) != 2) {
     return false;
   } else {
-    if (!ctx.hopper() || ctx.portable_only) return false;
-    static const bool compiled = compiled_for_sm90a();
-    if (!compiled) return false;
+    if (!sm90_context_serves(ctx)) return false;
     if (in.key_dim != 64 && in.key_dim != 128 && in.key_dim != 256) return false;
     if (in.value_dim % (in.key_dim == 64 ? 64 : 128) != 0) return false;
     if (in.sequences.rows >= (std::int64_t{1} << 31)) return false;
